@@ -1,0 +1,148 @@
+"""Where every value of every map comes from: its stride and receptive field, by watching one forward pass.
+
+A map's value at position i of one dimension sees the image from `low + i * stride` to `high + i * stride`. Convolutions
+and poolings widen that interval, sums and concatenations unite it, and what has no such interval (a global mean, a
+sum of maps of different strides) has no geometry: None.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+
+
+class Geometry(NamedTuple):
+    """Of one map, per dimension (height, width), in pixels of the image."""
+
+    stride: tuple[int, int] = (1, 1)
+    low: tuple[int, int] = (0, 0)
+    high: tuple[int, int] = (0, 0)
+
+    @property
+    def receptive_field(self) -> tuple[int, int]:
+        return self.high[0] - self.low[0] + 1, self.high[1] - self.low[1] + 1
+
+    def window(self, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> "Geometry":
+        """After a sliding window: a convolution or a pooling."""
+        strides, lows, highs = [], [], []
+        for k, s, p, d, u, low, high in zip(*map(_pair, (kernel, stride, padding, dilation)), *self, strict=True):
+            strides.append(u * s)
+            lows.append(low - p * u)
+            highs.append(high + ((k - 1) * d - p) * u)
+        return Geometry(_pair(strides), _pair(lows), _pair(highs))
+
+    def union(self, other: "Geometry") -> "Geometry | None":
+        """Of a sum or a concatenation; None where the strides differ."""
+        if self.stride != other.stride:
+            return None
+        (a, b), (c, d) = self.low, other.low
+        (e, f), (g, h) = self.high, other.high
+        return Geometry(self.stride, (min(a, c), min(b, d)), (max(e, g), max(f, h)))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return (values[0], values[-1])
+
+
+class Watch(TorchDispatchMode):
+    """While active, knows the geometry of every map computed from `images`."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self._known: dict[int, tuple[Tensor, Geometry | None]] = {id(images): (images, Geometry())}  # keeps ids alive
+
+    def geometry(self, x: Tensor) -> Geometry | None:
+        return self._known.get(id(x), (x, None))[1]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        geometry = self._after(func.overloadpacket, args, out)
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(x, Tensor):
+                self._known[id(x)] = (x, geometry if x.ndim == 4 else None)
+        return out
+
+    def _after(self, op: Any, args: Any, out: Any) -> Geometry | None:
+        first = self.geometry(args[0]) if args and isinstance(args[0], Tensor) else None
+        if op is aten.convolution:
+            _, weight, _, stride, padding, dilation, transposed, *_ = args
+            return None if transposed or first is None else first.window(weight.shape[2:], stride, padding, dilation)
+        if first and op in (aten.max_pool2d_with_indices, aten.avg_pool2d):
+            kernel, stride, padding = (*args[1:4], *((), 0)[len(args) - 2 :])
+            dilation = args[4] if op is aten.max_pool2d_with_indices and len(args) > 4 else 1
+            return first.window(kernel, stride or kernel, padding, dilation)
+        if first and op is aten.constant_pad_nd:
+            left, _, top, _ = (*args[1], 0, 0, 0, 0)[:4]
+            return first.window(1, padding=(top, left))
+        if first and op is aten.slice and len(args) > 1 and args[1] in (2, 3):
+            _, dim, start, _, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+            steps, starts = [1, 1], [0, 0]
+            steps[dim - 2], starts[dim - 2] = step, -(start or 0)
+            return first.window(1, steps, starts)
+        return self._merged(args, out)
+
+    def _merged(self, args: Any, out: Any) -> Geometry | None:
+        """Element by element: what all inputs of the output's own height and width see together."""
+        shape = (out[0] if isinstance(out, (tuple, list)) else out).shape[-2:]
+        inputs = [x for a in args for x in (a if isinstance(a, (tuple, list)) else (a,)) if isinstance(x, Tensor)]
+        seen = [g for x in inputs if (g := self.geometry(x)) and x.shape[-2:] == shape]
+        merged: Geometry | None = seen[0] if seen else None
+        for other in seen[1:]:
+            merged = merged and merged.union(other)
+        return merged
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, and every part of it back in its own mode afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+class Seen(NamedTuple):
+    """One part of a network, as it ran."""
+
+    name: str
+    module: nn.Module
+    before: Geometry | None
+    """of the part's first input"""
+    after: Geometry | None
+    """of its output"""
+    map: Tensor
+    """its output, on the meta device"""
+
+
+def watch(module: nn.Module, input_shape: tuple[int, int, int]) -> list[Seen]:
+    """Run the module once on the meta device and report its parts in the order in which they finished.
+
+    Nothing is allocated and nothing of the module changes. `input_shape` is (C, H, W).
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    dtype = next((t.dtype for _, t in tensors if t.is_floating_point()), torch.float32)
+    images = torch.empty(1, *input_shape, device="meta", dtype=dtype)
+    watcher, seen, hooks = Watch(images), list[Seen](), []
+    for name, part in module.named_modules():
+
+        def hook(part: nn.Module, args: Any, out: Any, name: str = name) -> None:
+            if isinstance(out, Tensor):
+                seen.append(Seen(name, part, watcher.geometry(args[0]), watcher.geometry(out), out))
+
+        hooks.append(part.register_forward_hook(hook))
+    try:
+        with evaluating(module), torch.no_grad(), watcher:
+            torch.func.functional_call(module, {n: torch.empty_like(t, device="meta") for n, t in tensors}, (images,))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return seen

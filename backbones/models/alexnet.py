@@ -1,0 +1,156 @@
+"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012): two towers of ReLU convolutions, on two GPUs. Source: Sec. 3, Fig. 2."""
+
+from typing import NamedTuple
+
+from torch import nn
+
+from backbones.layers import Backbone, Head, gaussian_init
+from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.registry import register
+
+PAPER = Paper(
+    title="ImageNet Classification with Deep Convolutional Neural Networks",
+    authors="Krizhevsky, Sutskever, Hinton",
+    year=2012,
+    venue="NIPS 2012",
+    builds_on=("lenet",),
+)
+
+
+class Row(NamedTuple):
+    """One convolution of Figure 2, both towers together."""
+
+    channels: int
+    kernel_size: int
+    stride: int
+    padding: int
+    groups: int = 1  # 2 where a tower sees its own maps only
+    norm: bool = False  # local response normalisation
+    pool: bool = False  # overlapping max-pooling, 3x3 stride 2
+
+
+FIGURE_2 = (
+    Row(96, 11, 4, 0, norm=True, pool=True),
+    Row(256, 5, 1, 2, groups=2, norm=True, pool=True),
+    Row(384, 3, 1, 1),
+    Row(384, 3, 1, 1, groups=2),
+    Row(256, 3, 1, 1, groups=2, pool=True),
+)
+ONE_TOWER = (
+    Row(64, 11, 4, 2, pool=True),
+    Row(192, 5, 1, 2, pool=True),
+    Row(384, 3, 1, 1),
+    Row(256, 3, 1, 1),
+    Row(256, 3, 1, 1, pool=True),
+)
+WIDTH = 4096  # neurons of fc6 and fc7
+GRID = 6  # side of the map that fc6 reads
+
+
+def local_response_norm() -> nn.Module:
+    """a / (2 + 1e-4 * sum of a^2 over 5 neighbouring channels)^0.75 (Sec. 3.3). Keeps the shape.
+
+    torch divides alpha by the number of channels, the paper does not: hence 5e-4.
+    """
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+def fully_connected_head(channels: int, grid: int, num_classes: int, drop_rate: float) -> Head:
+    """fc6, fc7 (4096 neurons, ReLU and dropout on both) and fc8. (N, channels, grid, grid) -> (N, num_classes)."""
+    neck = nn.Sequential(
+        nn.Linear(channels * grid * grid, WIDTH),
+        nn.ReLU(),
+        nn.Dropout(drop_rate),
+        nn.Linear(WIDTH, WIDTH),
+        nn.ReLU(),
+    )
+    return Head(WIDTH, num_classes, neck=neck, grid=grid, drop_rate=drop_rate)
+
+
+class AlexNet(Backbone):
+    """AlexNet, 227x227 images.
+
+    Weights N(0, 0.01^2); biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere (Sec. 5).
+    """
+
+    def __init__(
+        self, one_tower: bool = False, num_classes: int = 1000, in_channels: int = 3, drop_rate: float = 0.5
+    ) -> None:
+        stages, channels = [], in_channels
+        for row in ONE_TOWER if one_tower else FIGURE_2:
+            conv = nn.Conv2d(channels, row.channels, row.kernel_size, row.stride, row.padding, groups=row.groups)
+            stages.append(nn.Sequential(conv, nn.ReLU()))
+            if row.norm:
+                stages[-1].append(local_response_norm())
+            if row.pool:
+                stages[-1].append(nn.MaxPool2d(3, 2))
+            channels = row.channels
+        head = fully_connected_head(channels, GRID, num_classes, drop_rate)
+        if one_tower:  # dropout before fc6 and fc7, not after
+            fc6, relu, dropout, fc7, _ = head.neck.children()
+            head.neck = nn.Sequential(dropout, fc6, relu, nn.Dropout(drop_rate), fc7, nn.ReLU())
+            head.dropout = nn.Dropout(0.0)
+        super().__init__(
+            stem=nn.Identity(),
+            stages=stages,
+            head=head,
+            in_channels=in_channels,
+            min_size=63 if one_tower else 67,
+            init=gaussian_init(0.01),
+        )
+        excited = [stages[1][0], stages[3][0], stages[4][0], *(m for m in head.neck if isinstance(m, nn.Linear))]
+        for layer in excited:
+            nn.init.ones_(layer.bias)
+
+
+RECIPE = Recipe(
+    source="Sec. 4 and 5",
+    epochs=90,
+    batch_size=128,
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=0.0005,
+    sched="plateau",
+    decay_rate=0.1,
+    crop="side",
+    scale=(256 / 227, 256 / 227),
+    hflip=0.5,
+    lighting=0.1,
+    deviations=(
+        "the mean and deviation of each channel in place of the mean of each pixel",
+        "the rate falls after 10 epochs without progress, where the authors lowered it by hand",
+    ),
+)
+CROP = 227 / 256
+NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
+
+register(
+    Variant(
+        "alexnet",
+        AlexNet,
+        PAPER,
+        settings={},
+        recipe=RECIPE,
+        input_size=(3, 227, 227),
+        crop=CROP,
+        cannot=NO_BRANCH,
+        reported=(
+            Reported("Abstract", params=60e6),
+            Reported("Fig. 2", maps=(27, 13, 13, 13, 6)),
+            Reported("Table 2", top1=100 - 40.7, top5=100 - 18.2, protocol="10 crops"),
+        ),
+    ),
+    Variant(
+        "alexnet.tv",
+        AlexNet,
+        PAPER,
+        settings={"one_tower": True},
+        cannot=NO_BRANCH,
+        departures=(
+            Departure("one tower of 64-192-384-256-256 channels", "two towers, together 96-256-384-384-256", "Fig. 2"),
+            Departure("no local response normalisation", "after conv1 and conv2", "Sec. 3.3"),
+            Departure("224x224 images, conv1 padded by 2", "an input that makes 55x55 maps: 227x227, unpadded", "Fig. 2"),
+            Departure("dropout before fc6 and fc7", "dropout on the outputs of fc6 and fc7", "Sec. 4.2"),
+        ),
+    ),
+)

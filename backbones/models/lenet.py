@@ -1,0 +1,183 @@
+"""LeNet-5 (LeCun, Bottou, Bengio, Haffner, 1998): convolve, sub-sample, compare with a drawn character. Source: Sec. II-B."""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.layers import Backbone, Head, he_init
+from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.registry import register
+
+PAPER = Paper(
+    title="Gradient-Based Learning Applied to Document Recognition",
+    authors="LeCun, Bottou, Bengio, Haffner",
+    year=1998,
+    venue="Proceedings of the IEEE 86(11)",
+)
+
+TABLE_I = (  # row: a map of S2; column: a map of C3, X where it sees that map
+    "X...XXX..XXXX.XX",
+    "XX...XXX..XXXX.X",
+    "XXX...XXX..X.XXX",
+    ".XXX..XXXX..X.XX",
+    "..XXX..XXXX.XX.X",
+    "...XXX..XXXX.XXX",
+)
+
+FIGURE_3 = (  # the target codes of the ten digits: bitmaps of 7x12 pixels, row by row
+    ".#####. ....... ..###.. .##.##. ##...## ##...## ##...## ##...## .##.##. ..###.. ....... .......",
+    "...##.. ..###.. .####.. ...##.. ...##.. ...##.. ...##.. ...##.. ...##.. .###### ....... .......",
+    ".#####. ....... .#####. ##...## #....## ....##. ..###.. .##.... ##..... ####### ....... .......",
+    "####### .....## ....##. ...##.. ..####. .....## .....## .....## ##...## .#####. ....... .......",
+    ".#####. ....... ....... .##..## .##..## ###..## ##...## ##...## ##..### .###### .....## .....##",
+    ".#####. ....... ####### ##..... ##..... .####.. ..####. .....## ##...## .#####. ....... .......",
+    "..####. .##.... ##..... ##..... ######. ###..## ##...## ##...## ###..## .#####. ....... .......",
+    "####### .....## .....## ....##. ...##.. ...##.. ..##... ..##... ..##... ..##... ....... .......",
+    ".#####. ##...## ##...## ##...## .#####. ##...## ##...## ##...## ##...## .#####. ....... .......",
+    ".#####. ##..### ##...## ##...## ##..### .###### .....## .....## ....##. .####.. ....... .......",
+)
+CODE_LENGTH = 7 * 12
+
+
+class Squash(nn.Module):
+    """A tanh(S x) with A = 1.7159 and S = 2/3 (eq. 6, Appendix A). Keeps the shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.7159 * torch.tanh(2 / 3 * x)
+
+
+class Subsampling(nn.Module):
+    """coefficient * (sum of 2x2 inputs) + bias, both trained. (N, C, H, W) -> (N, C, H/2, W/2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mean = nn.AvgPool2d(2)
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (4 * self.mean(x)) + self.bias
+
+
+class PartialConv(nn.Module):
+    """C3: every output map sees only the input maps of its column of Table I. (N, 6, H, W) -> (N, 16, H-4, W-4).
+
+    Neighbouring columns that see equally many maps are one grouped convolution, so that no absent weight is stored.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = [[i for i, cell in enumerate(column) if cell == "X"] for column in zip(*TABLE_I, strict=True)]
+        self.convs = nn.ModuleList()
+        for fan_in in sorted({len(c) for c in columns}):
+            seen = [c for c in columns if len(c) == fan_in]
+            self.convs.append(nn.Conv2d(fan_in * len(seen), len(seen), 5, groups=len(seen)))
+            self.register_buffer(f"seen{fan_in}", torch.tensor(sum(seen, [])), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([conv(x[:, seen]) for conv, seen in zip(self.convs, self.buffers(), strict=True)], 1)
+
+
+class RadialBasis(nn.Module):
+    """-|x - code_i|^2, the negated output of eq. 7, so that the nearest code is the largest. (N, 84) -> (N, classes).
+
+    The codes are fixed: the bitmaps of Figure 3 for the ten digits, otherwise random signs, the paper's own
+    alternative (Sec. II-B), the same ones every time.
+    """
+
+    codes: Tensor
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        if num_features != CODE_LENGTH:
+            raise ValueError(f"a code has {CODE_LENGTH} values, not {num_features}")
+        if num_classes == len(FIGURE_3):
+            signs = torch.tensor([[pixel == "#" for pixel in code if pixel != " "] for code in FIGURE_3], device="cpu")
+        else:
+            signs = torch.rand(num_classes, num_features, generator=torch.Generator().manual_seed(1998), device="cpu") < 0.5
+        self.register_buffer("codes", (2.0 * signs - 1).to(torch.get_default_device()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(x[:, None] - self.codes).square().sum(2)
+
+
+def lecun_init(module: nn.Module) -> None:
+    """Uniform in +-2.4 / fan_in, weights and biases alike (Appendix A)."""
+    if isinstance(module, nn.Conv2d | nn.Linear | Subsampling):
+        fan_in = 4 if isinstance(module, Subsampling) else module.weight[0].numel()
+        for parameter in module.parameters(recurse=False):
+            nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)
+
+
+class LeNet5(Backbone):
+    """LeNet-5, 32x32 images. `lecun_init`; `modern` is the network of today's courses."""
+
+    def __init__(
+        self, modern: bool = False, num_classes: int = 10, in_channels: int = 1, drop_rate: float = 0.0
+    ) -> None:
+        def after(channels: int) -> list[nn.Module]:
+            return [nn.ReLU(), nn.MaxPool2d(2)] if modern else [Squash(), Subsampling(channels), Squash()]
+
+        def squash() -> nn.Module:
+            return nn.ReLU() if modern else Squash()
+
+        stages = [
+            nn.Sequential(nn.Conv2d(in_channels, 6, 5), *after(6)),
+            nn.Sequential(nn.Conv2d(6, 16, 5) if modern else PartialConv(), *after(16)),
+            nn.Sequential(nn.Conv2d(16, 120, 5), squash()),
+        ]
+        head = Head(
+            CODE_LENGTH,
+            num_classes,
+            neck=nn.Sequential(nn.Linear(120, CODE_LENGTH), squash()),
+            classifier=nn.Linear if modern else RadialBasis,
+            drop_rate=drop_rate,
+        )
+        init = he_init if modern else lecun_init
+        super().__init__(stem=nn.Identity(), stages=stages, head=head, in_channels=in_channels, min_size=32, init=init)
+
+
+RECIPE = Recipe(
+    source="Sec. III-C and Appendix C",
+    epochs=20,
+    batch_size=1,
+    lr=0.0005,
+    momentum=0.0,
+    sched="step",
+    milestones=(2 / 20, 5 / 20, 8 / 20, 12 / 20),
+    milestone_rates=(2 / 5, 1 / 5, 1 / 10, 1 / 50),
+    loss="map",
+    deviations=(
+        "plain stochastic gradient descent in place of the stochastic diagonal Levenberg-Marquardt method",
+        "penalty j of the rubbish class: the paper calls it a positive constant and prints no value; 1 here",
+    ),
+)
+NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
+OURS = {"paper": PAPER, "input_size": (1, 32, 32), "crop": 1.0, "num_classes": 10, "cannot": NO_BRANCH}
+
+register(
+    Variant(
+        "lenet5",
+        LeNet5,
+        settings={},
+        recipe=RECIPE,
+        reported=(
+            Reported("Fig. 2 and Sec. II-B", params=60_000, maps=(14, 5, 1)),
+            Reported("Sec. III-C", top1=100 - 0.95, data="MNIST test", protocol="single image"),
+            Reported("Sec. III-C", top1=100 - 0.8, data="MNIST test", protocol="single image, trained with distortions"),
+        ),
+        **OURS,
+    ),
+    Variant(
+        "lenet5.modern",
+        LeNet5,
+        settings={"modern": True},
+        departures=(
+            Departure("2x2 max-pooling", "a trained coefficient and bias on the sum of 2x2 inputs", "Sec. II-B"),
+            Departure("C3 sees all six maps of S2", "each map of C3 sees those of its column", "Table I"),
+            Departure("ReLU", "1.7159 tanh(2/3 x)", "eq. 6, Appendix A"),
+            Departure("a linear output layer", "distances to fixed 7x12 bitmaps", "eq. 7, Fig. 3"),
+            Departure("He initialisation", "uniform in +-2.4 / fan_in", "Appendix A"),
+        ),
+        **OURS,
+    ),
+)

@@ -1,0 +1,227 @@
+"""The facts of the house: papers, what they report, networks, recipes, data. Frozen, and free of torch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+PROMISES = {
+    "counts": "parameters, multiply-adds and map sizes are the paper's",
+    "logits": "any image from min_size up, also not square",
+    "num_classes": "any number of classes, 0 for pooled features",
+    "in_chans": "any number of channels",
+    "features": "the map after each stage, with true channels, stride and receptive field",
+    "head": "forward_features, forward_head, get_classifier, reset_classifier",
+    "drop_rate": "dropout before the classifier",
+    "drop_path_rate": "stochastic depth",
+    "output_stride": "8, 16 or 32, by dilation",
+    "checkpointing": "gradient checkpointing",
+    "freeze": "fixed parameters and statistics",
+    "compile": "torch.compile(fullgraph=True)",
+    "export": "torch.export and ONNX",
+    "init": "the paper's initialisation, reproducible by seed",
+    "errors": "a ValueError that says what to do",
+}
+"""What every network owes its user; `Variant.cannot` names the exceptions."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where an architecture was published, and whose work it continues."""
+
+    title: str
+    authors: str
+    year: int
+    venue: str
+    arxiv: str = ""
+    builds_on: tuple[str, ...] = ()
+    """modules of `backbones.models` that this paper continues; a family may import from these only"""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What one place of a paper prints about a network. An int was printed in full, a float was rounded."""
+
+    source: str
+    """the table, figure or section"""
+    params: float | None = None
+    madds: float | None = None
+    """multiply-adds of convolutions and matrix products, one image"""
+    maps: tuple[int, ...] = ()
+    """side of the map after every stage, at the paper's input size"""
+    top1: float | None = None
+    """accuracy in percent"""
+    top5: float | None = None
+    data: str = "ImageNet-1k validation"
+    """what the accuracy was measured on"""
+    protocol: str = ""
+    """how: crops, scales, number of networks"""
+    gap: str = ""
+    """why our count differs by more than 2 %, where it does"""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """One deliberate difference from the paper."""
+
+    here: str
+    """what this network does"""
+    paper: str
+    """what the paper does"""
+    section: str
+    """where the paper says so"""
+
+    def __str__(self) -> str:
+        return f"{self.here}; the paper: {self.paper} ({self.section})"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. Learning rates are for the whole batch; a fraction of the run is between 0 and 1."""
+
+    source: str
+    """where it is printed"""
+    epochs: int
+    """passes over the training images"""
+    batch_size: int
+    """images per step, over all devices"""
+    lr: float
+    """peak learning rate, for the whole batch"""
+    opt: Literal["sgd", "adamw"] = "sgd"
+    """optimiser"""
+    momentum: float = 0.9
+    """momentum of sgd, first beta of adamw"""
+    nesterov: bool = False
+    """Nesterov's form of the momentum"""
+    weight_decay: float = 0.0
+    """weight decay, on every parameter unless --no-decay-norm"""
+    decay_norm: bool = True
+    """decay biases and normalisation parameters too, as all papers up to 2017 did"""
+    sched: Literal["constant", "step", "plateau", "cosine"] = "cosine"
+    """how the learning rate falls"""
+    milestones: tuple[float, ...] = ()
+    """step: fractions of the run after which the rate is multiplied by --decay-rate"""
+    milestone_rates: tuple[float, ...] = ()
+    """step: the rate after each milestone as a fraction of --lr, where the steps are uneven; else powers of --decay-rate"""
+    decay_rate: float = 0.1
+    """step, plateau: factor of one fall"""
+    patience_epochs: int = 10
+    """plateau: epochs without a better validation accuracy (training loss, if there is no validation part)"""
+    warmup_epochs: float = 0.0
+    """epochs over which the rate rises linearly from a hundredth"""
+    loss: Literal["cross_entropy", "map"] = "cross_entropy"
+    """map: LeNet-5's criterion with a rubbish class (eq. 9)"""
+    rubbish: float = 1.0
+    """map: the penalty j of the rubbish class"""
+    smoothing: float = 0.0
+    """label smoothing"""
+    clip_grad: float | None = None
+    """largest gradient norm"""
+    model_ema: bool = False
+    """keep, evaluate and save a moving average of the weights"""
+    model_ema_decay: float = 0.999
+    """share of the old average kept per step"""
+    drop_rate: float | None = None
+    """dropout before the classifier; the network's own if not given"""
+    drop_path_rate: float | None = None
+    """stochastic depth of the last block; the network's own if not given"""
+    crop: Literal["centre", "pad", "side", "area"] = "centre"
+    """training crop: none; pad and crop; shorter side scaled, then crop; random area and aspect"""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """side: shorter side over crop side, drawn between these; area: share of the image"""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """area: aspect ratio"""
+    crop_pad: int = 4
+    """pad: pixels added on each side"""
+    hflip: float = 0.0
+    """probability of mirroring (dropped where mirroring changes the class)"""
+    rotate: float = 0.0
+    """largest rotation, degrees"""
+    translate: float = 0.0
+    """largest shift, as a share of the side"""
+    zoom: float = 0.0
+    """largest relative change of size"""
+    shear: float = 0.0
+    """largest shear, degrees"""
+    lighting: float = 0.0
+    """standard deviation of the shift along the principal components of the training colours (AlexNet, Sec. 4.1)"""
+    reprob: float = 0.0
+    """probability of erasing a rectangle"""
+    mixup: float = 0.0
+    """mixup alpha; 0 is off"""
+    cutmix: float = 0.0
+    """CutMix alpha; 0 is off"""
+    deviations: tuple[str, ...] = ()
+    """what of the source is not done, and what is done instead"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One named network of a family."""
+
+    name: str
+    build: Callable[..., Any]
+    """the family: builds the network from `settings`"""
+    paper: Paper
+    settings: Mapping[str, Any]
+    reported: tuple[Reported, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    recipe: Recipe | None = None
+    """the paper's own"""
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    """(C, H, W) of the paper's images"""
+    crop: float = 0.875
+    """side of the test crop over the shorter side of the image"""
+    num_classes: int = 1000
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    """promise -> why this network cannot keep it"""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a dataset is."""
+
+    name: str
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int] | None
+    """(H, W) where all images agree"""
+    mean: tuple[float, ...]
+    """per channel, of pixels in [0, 1]"""
+    std: tuple[float, ...]
+    images: Mapping[str, int]
+    """number of images per part: train, and val or test where they exist"""
+    split: str
+    """how the parts were made, and why so"""
+    mirror: bool
+    """whether a mirrored image keeps its class"""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image file to the network's input: resize, centre crop, scale to [0, 1], normalise."""
+
+    channels: int
+    size: tuple[int, int]
+    """(H, W) of the input"""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    crop: float = 1.0
+    """side of the crop over the shorter side of the resized image"""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a saved network says of itself."""
+
+    network: str
+    settings: Mapping[str, Any]
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    recipe: Recipe | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
+    """what it was trained on"""
+    versions: Mapping[str, str] = field(default_factory=dict)

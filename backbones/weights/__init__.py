@@ -1,0 +1,1 @@
+"""Weights in files: our own format, and (later) those of others."""

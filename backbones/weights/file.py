@@ -1,0 +1,85 @@
+"""Our file: one safetensors file whose metadata tells everything it takes to use the network. No pickle.
+
+The metadata holds the checkpoint record as JSON and a digest of it and of every tensor, so that a file that was cut
+short, altered or made by something else is told from one of ours.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, uint8
+
+from backbones.records import Checkpoint, Preprocessing, Recipe
+
+FORMAT = "backbones 1"
+
+
+def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoint) -> None:
+    """Write to a file beside `path`, flush it to the disk, then put it in place: whole or not at all."""
+    told_json = json.dumps(asdict(told), sort_keys=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    metadata = {"format": FORMAT, "checkpoint": told_json, "digest": _digest(state, told_json)}
+    with in_place(path) as temporary:
+        save_file(state, temporary, metadata)
+
+
+def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """What the file tells, and its tensors. ValueError for what is not a whole, unaltered file of ours."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}; give a .safetensors file, or a run folder to a command that takes one")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy it again, or train again") from None
+    if not metadata.get("format", "").startswith("backbones "):
+        raise ValueError(f"{path} is a safetensors file, but `backbones.save` did not write it: it does not say which network it holds")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"{path} has format {metadata['format']!r}, this version reads {FORMAT!r}; update backbones")
+    told_json = metadata.get("checkpoint", "")
+    if metadata.get("digest") != _digest(state, told_json):
+        raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
+    return _checkpoint(json.loads(told_json)), state
+
+
+@contextmanager
+def in_place(path: str | PathLike[str]):
+    """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _digest(state: Mapping[str, Tensor], told_json: str) -> str:
+    digest = hashlib.blake2b(told_json.encode(), digest_size=16)
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(uint8).numpy())
+    return digest.hexdigest()
+
+
+def _checkpoint(told: dict[str, Any]) -> Checkpoint:
+    for key, record in (("preprocessing", Preprocessing), ("recipe", Recipe)):
+        if told[key] is not None:
+            told[key] = record(**{k: tuple(v) if isinstance(v, list) else v for k, v in told[key].items()})
+    return Checkpoint(**{**told, "classes": tuple(told["classes"])})
