@@ -33,7 +33,7 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
         window.stride = (after, after)
         if isinstance(window, nn.Conv2d):
             window.dilation = tuple(d * spread for d in window.dilation)
-            window.padding = tuple(p * spread for p in window.padding)  # type: ignore[arg-type]
+            window.padding = tuple(int(p) * spread for p in window.padding)
         elif _side(window.kernel_size) > 1:
             raise NotImplementedError(f"{name}: an average over {window.kernel_size} values cannot be spread")
     vars(backbone).pop("feature_info", None)

@@ -17,7 +17,6 @@ from backbones.layers import Backbone, FeatureBackbone
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
 from backbones.weights import file as weights_file
 
-
 log = logging.getLogger("backbones")
 
 
@@ -162,7 +161,12 @@ def _from_file(variant: Variant, given: Mapping[str, Any], path: str | PathLike[
         log.info("%s: new classifier for %d classes, the file has %d", variant.name, classes, shape["num_classes"])
         model.reset_classifier(classes)
     if (channels := given.get("in_channels", shape["in_channels"])) != shape["in_channels"]:
-        log.info("%s: first convolution adapted to %d channels, the file has %d", variant.name, channels, shape["in_channels"])
+        log.info(
+            "%s: first convolution adapted to %d channels, the file has %d",
+            variant.name,
+            channels,
+            shape["in_channels"],
+        )
         model.reset_channels(channels)
     model.settings = {**model.settings, "num_classes": classes, "in_channels": channels}
     return model

@@ -5,7 +5,7 @@ and poolings widen that interval, sums and concatenations unite it, and what has
 sum of maps of different strides) has no geometry: None.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -50,11 +50,15 @@ def _pair(value: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
-class Watch(TorchDispatchMode):
+def _argument(args: Sequence[Any], index: int, default: Any) -> Any:
+    return args[index] if index < len(args) else default
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, knows the geometry of every map computed from `images`."""
 
     def __init__(self, images: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known: dict[int, tuple[Tensor, Geometry | None]] = {id(images): (images, Geometry())}  # keeps ids alive
 
     def geometry(self, x: Tensor) -> Geometry | None:
@@ -74,17 +78,15 @@ class Watch(TorchDispatchMode):
             _, weight, _, stride, padding, dilation, transposed, *_ = args
             return None if transposed or first is None else first.window(weight.shape[2:], stride, padding, dilation)
         if first and op in (aten.max_pool2d_with_indices, aten.avg_pool2d):
-            kernel, stride, padding = (*args[1:4], *((), 0)[len(args) - 2 :])
-            dilation = args[4] if op is aten.max_pool2d_with_indices and len(args) > 4 else 1
-            return first.window(kernel, stride or kernel, padding, dilation)
+            dilation = _argument(args, 4, 1) if op is aten.max_pool2d_with_indices else 1
+            return first.window(args[1], _argument(args, 2, ()) or args[1], _argument(args, 3, 0), dilation)
         if first and op is aten.constant_pad_nd:
-            left, _, top, _ = (*args[1], 0, 0, 0, 0)[:4]
+            left, _, top, _ = [*args[1], 0, 0][:4]
             return first.window(1, padding=(top, left))
-        if first and op is aten.slice and len(args) > 1 and args[1] in (2, 3):
-            _, dim, start, _, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
-            steps, starts = [1, 1], [0, 0]
-            steps[dim - 2], starts[dim - 2] = step, -(start or 0)
-            return first.window(1, steps, starts)
+        if first and op is aten.slice and (dim := _argument(args, 1, 0)) in (2, 3):
+            start, step = [0, 0], [1, 1]
+            start[dim - 2], step[dim - 2] = -(_argument(args, 2, 0) or 0), _argument(args, 4, 1)
+            return first.window(1, step, start)
         return self._merged(args, out)
 
     def _merged(self, args: Any, out: Any) -> Geometry | None:

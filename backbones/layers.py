@@ -2,8 +2,8 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -209,7 +209,9 @@ class Backbone(nn.Module):
                 f"convert them, or build the network with in_chans={channels}"
             )
         if min(height, width) < self.min_size:
-            raise ValueError(f"images of {height}x{width}, the smallest is {self.min_size}x{self.min_size}; resize them")
+            raise ValueError(
+                f"images of {height}x{width}, the smallest is {self.min_size}x{self.min_size}; resize them"
+            )
         dtype = next((p.dtype for p in self.parameters()), images.dtype)
         if not images.is_floating_point():
             raise ValueError(f"images of {images.dtype}, the network reads {dtype}; scale them to [0, 1] and normalise")
@@ -221,9 +223,7 @@ class Backbone(nn.Module):
             return part(x)
         blocks = list(part) if isinstance(part, nn.Sequential) and all(any(b.children()) for b in part) else [part]
         for block in blocks:
-            x = checkpoint(
-                block, x, use_reentrant=False, context_fn=lambda b=block: (nullcontext(), _fixed_statistics(b))
-            )
+            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
         return x
 
     # -- what the network tells of itself
@@ -311,7 +311,9 @@ class FeatureBackbone(nn.Module):
         names = list(backbone._feature_parts())
         wanted = range(len(names)) if out_indices is None else out_indices
         if not wanted or any(not -len(names) <= i < len(names) for i in wanted):
-            raise ValueError(f"out_indices={tuple(wanted)}; the network has {len(names)} maps: give 0 to {len(names) - 1}")
+            raise ValueError(
+                f"out_indices={tuple(wanted)}; the network has {len(names)} maps: give 0 to {len(names) - 1}"
+            )
         self.out_indices = sorted({i % len(names) for i in wanted})
         self.feature_info = FeatureInfo(backbone.feature_info[i] for i in self.out_indices)
         dropped = len(names) - 1 - self.out_indices[-1]
@@ -322,6 +324,10 @@ class FeatureBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.backbone.features(images)
         return [maps[i] for i in self.out_indices]
+
+
+def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _fixed_statistics(module)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-
 PROMISES = {
     "counts": "parameters, multiply-adds and map sizes are the paper's",
     "logits": "any image from min_size up, also not square",
@@ -102,7 +101,7 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     """step: fractions of the run after which the rate is multiplied by --decay-rate"""
     milestone_rates: tuple[float, ...] = ()
-    """step: the rate after each milestone as a fraction of --lr, where the steps are uneven; else powers of --decay-rate"""
+    """step: the rate after each milestone over --lr, where the steps are uneven; else powers of --decay-rate"""
     decay_rate: float = 0.1
     """step, plateau: factor of one fall"""
     patience_epochs: int = 10
@@ -153,6 +152,30 @@ class Recipe:
     """CutMix alpha; 0 is off"""
     deviations: tuple[str, ...] = ()
     """what of the source is not done, and what is done instead"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how a run works; what it learns from is the recipe and the data."""
+
+    output: str | None = None
+    """run folder; runs/<network>-<data>-<time> by default"""
+    seed: int = 0
+    """of the weights, the order of the images and every augmentation"""
+    img_size: int | None = None
+    """side of the network's input; the paper's by default"""
+    workers: int = 2
+    """processes that load images; 0 loads them in the training process"""
+    amp: bool = False
+    """mixed precision"""
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    """its 16-bit type"""
+    devices: str = "auto"
+    """devices per machine: a number, or a list such as 0,2"""
+    nodes: int = 1
+    """machines"""
+    early_stop: int | None = None
+    """stop after so many epochs without a better validation accuracy"""
 
 
 @dataclass(frozen=True)

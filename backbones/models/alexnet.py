@@ -1,8 +1,8 @@
-"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012): two towers of ReLU convolutions, on two GPUs. Source: Sec. 3, Fig. 2."""
+"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012): two towers of ReLU convolutions on two GPUs. Source: Fig. 2."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.layers import Backbone, Head, gaussian_init
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
@@ -57,14 +57,16 @@ def local_response_norm() -> nn.Module:
 
 def fully_connected_head(channels: int, grid: int, num_classes: int, drop_rate: float) -> Head:
     """fc6, fc7 (4096 neurons, ReLU and dropout on both) and fc8. (N, channels, grid, grid) -> (N, num_classes)."""
-    neck = nn.Sequential(
-        nn.Linear(channels * grid * grid, WIDTH),
-        nn.ReLU(),
-        nn.Dropout(drop_rate),
-        nn.Linear(WIDTH, WIDTH),
-        nn.ReLU(),
-    )
+    fc6, fc7 = nn.Linear(channels * grid * grid, WIDTH), nn.Linear(WIDTH, WIDTH)
+    neck = nn.Sequential(fc6, nn.ReLU(), nn.Dropout(drop_rate), fc7, nn.ReLU())
     return Head(WIDTH, num_classes, neck=neck, grid=grid, drop_rate=drop_rate)
+
+
+def dropout_first_head(channels: int, grid: int, num_classes: int, drop_rate: float) -> Head:
+    """As `fully_connected_head`, with dropout on the inputs of fc6 and fc7 instead of their outputs."""
+    fc6, fc7 = nn.Linear(channels * grid * grid, WIDTH), nn.Linear(WIDTH, WIDTH)
+    neck = nn.Sequential(nn.Dropout(drop_rate), fc6, nn.ReLU(), nn.Dropout(drop_rate), fc7, nn.ReLU())
+    return Head(WIDTH, num_classes, neck=neck, grid=grid)
 
 
 class AlexNet(Backbone):
@@ -76,20 +78,16 @@ class AlexNet(Backbone):
     def __init__(
         self, one_tower: bool = False, num_classes: int = 1000, in_channels: int = 3, drop_rate: float = 0.5
     ) -> None:
-        stages, channels = [], in_channels
+        convs, stages, channels = [], [], in_channels
         for row in ONE_TOWER if one_tower else FIGURE_2:
-            conv = nn.Conv2d(channels, row.channels, row.kernel_size, row.stride, row.padding, groups=row.groups)
-            stages.append(nn.Sequential(conv, nn.ReLU()))
+            convs.append(nn.Conv2d(channels, row.channels, row.kernel_size, row.stride, row.padding, groups=row.groups))
+            stages.append(nn.Sequential(convs[-1], nn.ReLU()))
             if row.norm:
                 stages[-1].append(local_response_norm())
             if row.pool:
                 stages[-1].append(nn.MaxPool2d(3, 2))
             channels = row.channels
-        head = fully_connected_head(channels, GRID, num_classes, drop_rate)
-        if one_tower:  # dropout before fc6 and fc7, not after
-            fc6, relu, dropout, fc7, _ = head.neck.children()
-            head.neck = nn.Sequential(dropout, fc6, relu, nn.Dropout(drop_rate), fc7, nn.ReLU())
-            head.dropout = nn.Dropout(0.0)
+        head = (dropout_first_head if one_tower else fully_connected_head)(channels, GRID, num_classes, drop_rate)
         super().__init__(
             stem=nn.Identity(),
             stages=stages,
@@ -98,9 +96,9 @@ class AlexNet(Backbone):
             min_size=63 if one_tower else 67,
             init=gaussian_init(0.01),
         )
-        excited = [stages[1][0], stages[3][0], stages[4][0], *(m for m in head.neck if isinstance(m, nn.Linear))]
-        for layer in excited:
-            nn.init.ones_(layer.bias)
+        linears = [m for m in head.neck.modules() if isinstance(m, nn.Linear)]
+        for bias in (layer.bias for layer in (convs[1], convs[3], convs[4], *linears)):
+            nn.init.constant_(cast(Tensor, bias), 1.0)
 
 
 RECIPE = Recipe(
@@ -149,7 +147,9 @@ register(
         departures=(
             Departure("one tower of 64-192-384-256-256 channels", "two towers, together 96-256-384-384-256", "Fig. 2"),
             Departure("no local response normalisation", "after conv1 and conv2", "Sec. 3.3"),
-            Departure("224x224 images, conv1 padded by 2", "an input that makes 55x55 maps: 227x227, unpadded", "Fig. 2"),
+            Departure(
+                "224x224 images, conv1 padded by 2", "an input that makes 55x55 maps: 227x227, unpadded", "Fig. 2"
+            ),
             Departure("dropout before fc6 and fc7", "dropout on the outputs of fc6 and fc7", "Sec. 4.2"),
         ),
     ),

@@ -1,6 +1,9 @@
-"""LeNet-5 (LeCun, Bottou, Bengio, Haffner, 1998): convolve, sub-sample, compare with a drawn character. Source: Sec. II-B."""
+"""LeNet-5 (LeCun, Bottou, Bengio, Haffner, 1998): convolve, sub-sample, compare with a drawing. Source: Sec. II-B."""
+
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.layers import Backbone, Head, he_init
@@ -61,20 +64,30 @@ class Subsampling(nn.Module):
 class PartialConv(nn.Module):
     """C3: every output map sees only the input maps of its column of Table I. (N, 6, H, W) -> (N, 16, H-4, W-4).
 
-    Neighbouring columns that see equally many maps are one grouped convolution, so that no absent weight is stored.
+    Only the 60 kernels that exist are stored. They run inside one dense convolution, ten times as fast to train as
+    grouped ones: 240,000 multiply-adds at 32x32 where 150,000 would do.
     """
+
+    outputs: Tensor
+    inputs: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        columns = [[i for i, cell in enumerate(column) if cell == "X"] for column in zip(*TABLE_I, strict=True)]
-        self.convs = nn.ModuleList()
-        for fan_in in sorted({len(c) for c in columns}):
-            seen = [c for c in columns if len(c) == fan_in]
-            self.convs.append(nn.Conv2d(fan_in * len(seen), len(seen), 5, groups=len(seen)))
-            self.register_buffer(f"seen{fan_in}", torch.tensor(sum(seen, [])), persistent=False)
+        seen = [(i, j) for j, column in enumerate(zip(*TABLE_I, strict=True)) for i, x in enumerate(column) if x == "X"]
+        inputs, outputs = torch.tensor(seen).T
+        self.register_buffer("inputs", inputs, persistent=False)
+        self.register_buffer("outputs", outputs, persistent=False)
+        self.weight = nn.Parameter(torch.empty(len(seen), 5, 5))
+        self.bias = nn.Parameter(torch.empty(len(TABLE_I[0])))
+
+    @property
+    def fan_in(self) -> Tensor:
+        """Inputs of each output map: 75, 100 or 150."""
+        return 25 * self.outputs.bincount()
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([conv(x[:, seen]) for conv, seen in zip(self.convs, self.buffers(), strict=True)], 1)
+        dense = self.weight.new_zeros(len(self.bias), len(TABLE_I), 5, 5)
+        return F.conv2d(x, dense.index_put((self.outputs, self.inputs), self.weight), self.bias)
 
 
 class RadialBasis(nn.Module):
@@ -93,7 +106,9 @@ class RadialBasis(nn.Module):
         if num_classes == len(FIGURE_3):
             signs = torch.tensor([[pixel == "#" for pixel in code if pixel != " "] for code in FIGURE_3], device="cpu")
         else:
-            signs = torch.rand(num_classes, num_features, generator=torch.Generator().manual_seed(1998), device="cpu") < 0.5
+            signs = (
+                torch.rand(num_classes, num_features, generator=torch.Generator().manual_seed(1998), device="cpu") < 0.5
+            )
         self.register_buffer("codes", (2.0 * signs - 1).to(torch.get_default_device()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,9 +118,14 @@ class RadialBasis(nn.Module):
 def lecun_init(module: nn.Module) -> None:
     """Uniform in +-2.4 / fan_in, weights and biases alike (Appendix A)."""
     if isinstance(module, nn.Conv2d | nn.Linear | Subsampling):
-        fan_in = 4 if isinstance(module, Subsampling) else module.weight[0].numel()
+        bound = 2.4 / (4 if isinstance(module, Subsampling) else module.weight[0].numel())
         for parameter in module.parameters(recurse=False):
-            nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)
+            nn.init.uniform_(parameter, -bound, bound)
+    elif isinstance(module, PartialConv) and not module.weight.is_meta:
+        bounds = 2.4 / module.fan_in
+        with torch.no_grad():
+            nn.init.uniform_(module.weight, -1, 1).mul_(bounds[module.outputs, None, None])
+            nn.init.uniform_(module.bias, -1, 1).mul_(bounds)
 
 
 class LeNet5(Backbone):
@@ -152,7 +172,7 @@ RECIPE = Recipe(
     ),
 )
 NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
-OURS = {"paper": PAPER, "input_size": (1, 32, 32), "crop": 1.0, "num_classes": 10, "cannot": NO_BRANCH}
+OURS: dict[str, Any] = {"paper": PAPER, "input_size": (1, 32, 32), "crop": 1.0, "num_classes": 10, "cannot": NO_BRANCH}
 
 register(
     Variant(
@@ -163,7 +183,9 @@ register(
         reported=(
             Reported("Fig. 2 and Sec. II-B", params=60_000, maps=(14, 5, 1)),
             Reported("Sec. III-C", top1=100 - 0.95, data="MNIST test", protocol="single image"),
-            Reported("Sec. III-C", top1=100 - 0.8, data="MNIST test", protocol="single image, trained with distortions"),
+            Reported(
+                "Sec. III-C", top1=100 - 0.8, data="MNIST test", protocol="single image, trained with distortions"
+            ),
         ),
         **OURS,
     ),

@@ -1,7 +1,7 @@
 """ResNet (He, Zhang, Ren, Sun, 2015): blocks that learn what to add to their input. Source: Table 1 and Sec. 4.2."""
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ def bottleneck_branch(in_channels: int, out_channels: int, stride: int, stride_i
 
 
 class PaddedIdentity(nn.Module):
-    """Every stride-th value, and zeros for new channels (option A). (N, C, H, W) -> (N, C + extra, H/stride, W/stride)."""
+    """Option A: every stride-th value, zeros for new channels. (N, C, H, W) -> (N, C + extra, H/stride, W/stride)."""
 
     def __init__(self, extra: int, stride: int) -> None:
         super().__init__()
@@ -111,7 +111,9 @@ class Plan(NamedTuple):
             stage = nn.Sequential()
             for i in range(repeats):
                 stride, depth = first_stride if i == 0 else 1, depth + 1
-                stage.append(self.block(in_channels, out_channels, stride, self.drop_path_rate * depth / sum(self.blocks)))
+                stage.append(
+                    self.block(in_channels, out_channels, stride, self.drop_path_rate * depth / sum(self.blocks))
+                )
                 in_channels = out_channels
             stages.append(stage)
         return stages
@@ -274,9 +276,16 @@ for depth, (madds, shortcut, errors, plain_errors) in IMAGENET.items():
             )
         )
 
-TABLE_6 = {20: (0.27e6, 8.75), 32: (0.46e6, 7.51), 44: (0.66e6, 7.17), 56: (0.85e6, 6.97), 110: (1.7e6, 6.43), 1202: (19.4e6, 7.93)}
+TABLE_6 = {
+    20: (0.27e6, 8.75),
+    32: (0.46e6, 7.51),
+    44: (0.66e6, 7.17),
+    56: (0.85e6, 6.97),
+    110: (1.7e6, 6.43),
+    1202: (19.4e6, 7.93),
+}
 PLAIN_DEPTHS = (20, 32, 44, 56)  # Fig. 6 draws their curves, the paper prints no errors
-ON_CIFAR = {"input_size": (3, 32, 32), "crop": 1.0, "num_classes": 10}
+ON_CIFAR: dict[str, Any] = {"input_size": (3, 32, 32), "crop": 1.0, "num_classes": 10}
 
 for depth, (params, error) in TABLE_6.items():
     claim = Reported(

@@ -1,4 +1,4 @@
-"""ZFNet (Zeiler, Fergus, 2013): AlexNet with smaller, denser first filters, found by looking at them. Source: Fig. 3."""
+"""ZFNet (Zeiler, Fergus, 2013): AlexNet with smaller, denser first filters, found by looking. Source: Fig. 3."""
 
 from torch import nn
 

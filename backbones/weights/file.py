@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, uint8
 
-from backbones.records import Checkpoint, Preprocessing, Recipe
+from backbones.recipes import from_json, tuples
+from backbones.records import Checkpoint, Preprocessing
 
 FORMAT = "backbones 1"
 
@@ -36,15 +37,15 @@ def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoi
 def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
     """What the file tells, and its tensors. ValueError for what is not a whole, unaltered file of ours."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}; give a .safetensors file, or a run folder to a command that takes one")
+        raise FileNotFoundError(f"no file {str(path)!r}; give a .safetensors file that backbones wrote")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); copy it again, or train again") from None
     if not metadata.get("format", "").startswith("backbones "):
-        raise ValueError(f"{path} is a safetensors file, but `backbones.save` did not write it: it does not say which network it holds")
+        raise ValueError(f"{path} is a safetensors file of somebody else: it does not say which network it holds")
     if metadata["format"] != FORMAT:
         raise ValueError(f"{path} has format {metadata['format']!r}, this version reads {FORMAT!r}; update backbones")
     told_json = metadata.get("checkpoint", "")
@@ -54,7 +55,7 @@ def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
 
 
 @contextmanager
-def in_place(path: str | PathLike[str]):
+def in_place(path: str | PathLike[str]) -> Iterator[str]:
     """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,12 +75,15 @@ def _digest(state: Mapping[str, Tensor], told_json: str) -> str:
     digest = hashlib.blake2b(told_json.encode(), digest_size=16)
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(uint8).numpy())
+        digest.update(tensor.reshape(-1).view(uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _checkpoint(told: dict[str, Any]) -> Checkpoint:
-    for key, record in (("preprocessing", Preprocessing), ("recipe", Recipe)):
-        if told[key] is not None:
-            told[key] = record(**{k: tuple(v) if isinstance(v, list) else v for k, v in told[key].items()})
-    return Checkpoint(**{**told, "classes": tuple(told["classes"])})
+    preprocessing, recipe = told["preprocessing"], told["recipe"]
+    records = {
+        "classes": tuple(told["classes"]),
+        "preprocessing": preprocessing and Preprocessing(**tuples(preprocessing)),
+        "recipe": recipe and from_json(recipe),
+    }
+    return Checkpoint(**{**told, **records})

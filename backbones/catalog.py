@@ -1,0 +1,92 @@
+"""catalog.json: every network, its paper, what it reports and what we count. Generated; read without torch.
+
+python -m backbones.catalog    writes it, and the README's table
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backbones.registry import unknown
+
+FILE = Path(__file__).with_name("catalog.json")
+TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
+
+Entry = Mapping[str, Any]
+
+
+@cache
+def load() -> dict[str, Entry]:
+    """The committed catalog: name -> what is known of that network."""
+    return json.loads(FILE.read_text())
+
+
+def find(name: str) -> Entry:
+    """The entry of a name or alias. LookupError with the nearest names otherwise."""
+    entries = load()
+    for entry in entries.values():
+        if name == entry["name"] or name in entry["aliases"]:
+            return entry
+    raise LookupError(unknown(name, list(entries)))
+
+
+def build() -> dict[str, Entry]:
+    """The catalog, counted anew from the networks themselves."""
+    import torch
+
+    from backbones import cost, factory
+
+    entries = {}
+    for name in factory.list_models():
+        variant = factory.model_info(name)
+        with torch.device("meta"):
+            model = factory.create_model(name)
+        told = asdict(variant)
+        del told["build"]
+        told["family"] = variant.build.__module__.rpartition(".")[2]
+        told["measured"] = {
+            **asdict(cost.measure_cost(model, variant.input_size)),
+            "num_features": model.num_features,
+            "min_size": model.min_size,
+            "features": [feature._asdict() for feature in model.feature_info],
+        }
+        entries[name] = json.loads(json.dumps(told))
+    return entries
+
+
+def table() -> str:
+    """The README's table of networks, in Markdown."""
+    lines = ["| network | year | parameters | multiply-adds | input | paper |", "|---|---|---|---|---|---|"]
+    for name, entry in load().items():
+        measured, size = entry["measured"], "x".join(map(str, entry["input_size"][1:]))
+        cells = [f"`{name}`", entry["paper"]["year"], f"{measured['params']:,}", si(measured["madds"]), size]
+        lines.append("| " + " | ".join(map(str, [*cells, entry["paper"]["title"]])) + " |")
+    return "\n".join(lines)
+
+
+def si(number: float) -> str:
+    """Three digits and a letter: 4.09 G."""
+    for unit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def with_table(readme: str) -> str:
+    """The README with its table made anew between the marks."""
+    start, end = TABLE_MARKS
+    before, _, rest = readme.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{table()}\n{end}{after}"
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(build(), indent=1) + "\n")
+    load.cache_clear()
+    readme = FILE.parents[1] / "README.md"
+    if readme.exists():
+        readme.write_text(with_table(readme.read_text()))
+    print(f"{len(load())} networks written to {FILE}")

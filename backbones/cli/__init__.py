@@ -1,0 +1,51 @@
+"""One thin function per command. No torch here: a command imports it when it runs."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from backbones.cli import show, train, use
+
+DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
+MISTAKES = (
+    ValueError,
+    LookupError,
+    TypeError,
+    NotImplementedError,
+    OSError,
+    MemoryError,
+    ArithmeticError,
+    ImportError,
+)
+
+
+def main() -> None:
+    """Run the command of sys.argv. Exit code 2 for a user's mistake, 130 after Ctrl-C."""
+    args = sys.argv[1:] or ["--help"]
+    commands: dict[str, Callable[..., Any]] = {
+        "train": train.arguments(args),
+        "eval": use.evaluate,
+        "predict": use.predict,
+        "list": show.list_networks,
+        "info": show.info,
+        "explain": show.explain,
+        "recipe": show.recipe,
+    }
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    try:
+        command: Any = tyro.extras.subcommand_cli_from_dict(
+            commands, prog="backbones", description=DESCRIPTION, args=args, config=config
+        )
+        if isinstance(command, train.Train):
+            command.run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+    except MISTAKES as error:
+        if isinstance(error, KeyError | IndexError):
+            raise
+        print(f"backbones: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,139 @@
+"""What is known of the networks: from the catalog, without torch."""
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from backbones import catalog
+
+
+def list_networks(pattern: Positional[str] = "*", /, json_: bool = False) -> None:
+    """List networks with their year, parameters and multiply-adds.
+
+    Args:
+        pattern: of the name, as in a shell: "*resnet*"
+        json_: print the catalog's entries as JSON
+    """
+    entries = [e for e in catalog.load().values() if fnmatchcase(e["name"], pattern)]
+    if not entries:
+        raise LookupError(f"no network matches {pattern!r}; `backbones list` shows all")
+    if json_:
+        print(json.dumps(entries, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("network", "left"), ("year", "right"), ("params", "right"), ("madds", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("input", justify="right")
+    table.add_column("departs from the paper")
+    for e in entries:
+        numbers = (catalog.si(e["measured"]["params"]), catalog.si(e["measured"]["madds"]))
+        departs = "; ".join(d["here"] for d in e["departures"])
+        table.add_row(e["name"], str(e["paper"]["year"]), *numbers, str(e["input_size"][1]), departs)
+    Console().print(table)
+
+
+def info(name: Positional[str], /, json_: bool = False) -> None:
+    """Show a network's paper, what it reports beside what we count, its maps, its departures and its recipe.
+
+    Args:
+        name: as `backbones list` prints it
+        json_: print the catalog's entry as JSON
+    """
+    entry = catalog.find(name)
+    if json_:
+        print(json.dumps(entry, indent=1))
+        return
+    console, paper, measured = Console(), entry["paper"], entry["measured"]
+    console.print(f"[bold]{entry['name']}[/]  {paper['title']}")
+    where = f", arXiv {paper['arxiv']}" if paper["arxiv"] else ""
+    builds_on = f"; builds on {', '.join(paper['builds_on'])}" if paper["builds_on"] else ""
+    console.print(f"{paper['authors']}, {paper['year']}, {paper['venue']}{where}{builds_on}", highlight=False)
+    channels, height, width = entry["input_size"]
+    console.print(
+        f"input {channels}x{height}x{width}, from {measured['min_size']}x{measured['min_size']}; "
+        f"{entry['num_classes']} classes; features of {measured['num_features']}; family {entry['family']}",
+        highlight=False,
+    )
+    console.print(_claims(entry))
+    maps = Table("map", "channels", "stride", "receptive field", box=None, title="features", title_justify="left")
+    for feature in measured["features"]:
+        maps.add_row(*map(str, feature.values()))
+    console.print(maps)
+    if entry["departures"]:
+        console.print(_departures(entry))
+    for promise, reason in entry["cannot"].items():
+        console.print(f"cannot {promise}: {reason}")
+    if entry["recipe"]:
+        console.print(_recipe(entry["recipe"]))
+
+
+def explain(name: Positional[str], /) -> None:
+    """Show where a network departs from its paper, and what the paper says there.
+
+    Args:
+        name: as `backbones list` prints it
+    """
+    entry = catalog.find(name)
+    if entry["departures"]:
+        Console().print(_departures(entry))
+        return
+    twins = [n for n in catalog.load() if n.startswith(f"{name}.")]
+    others = f" Its twins depart: {', '.join(twins)}." if twins else ""
+    print(f"{entry['name']} is the paper's own network ({entry['paper']['title']}, {entry['paper']['year']}).{others}")
+
+
+def recipe(name: Positional[str], /) -> None:
+    """Show how a network's paper trained it, and what we do instead where we cannot do the same.
+
+    Args:
+        name: as `backbones list` prints it
+    """
+    entry = catalog.find(name)
+    if not entry["recipe"]:
+        raise LookupError(f"{entry['name']} is not in its paper, which has no recipe for it; use --recipe modern")
+    Console().print(_recipe(entry["recipe"]))
+
+
+def _claims(entry: Mapping[str, Any]) -> Table:
+    table = Table("what", "reported", "measured", "source", box=None, title="counts and errors", title_justify="left")
+    measured = entry["measured"]
+    table.add_row("parameters", "", f"{measured['params']:,}", "counted")
+    table.add_row("multiply-adds", "", f"{measured['madds']:,}", "counted")
+    for claim in entry["reported"]:
+        for key, label in (("params", "parameters"), ("madds", "multiply-adds")):
+            if claim[key] is not None:
+                table.add_row(label, f"{claim[key]:,.0f}", f"{measured[key]:,}", f"{claim['source']} {claim['gap']}")
+        if claim["maps"]:
+            table.add_row("maps", " ".join(map(str, claim["maps"])), "", claim["source"])
+        for key, label in (("top1", "top-1"), ("top5", "top-5")):
+            if claim[key] is not None:
+                how = f"{claim['source']}; {claim['data']}, {claim['protocol']}"
+                table.add_row(label, f"{claim[key]:.2f} %", "not here", how)
+    return table
+
+
+def _departures(entry: Mapping[str, Any]) -> Table:
+    table = Table("here", "the paper", "where", title=f"{entry['name']} departs", title_justify="left", box=None)
+    for departure in entry["departures"]:
+        table.add_row(departure["here"], departure["paper"], departure["section"])
+    return table
+
+
+def _recipe(values: Mapping[str, Any]) -> Table:
+    from dataclasses import MISSING, fields
+
+    from backbones.records import Recipe
+
+    table = Table("recipe", "value", title=f"trained as in {values['source']}", title_justify="left", box=None)
+    for field in fields(Recipe):
+        value = tuple(v) if isinstance(v := values[field.name], list) else v
+        if field.name not in ("source", "deviations") and (field.default is MISSING or value != field.default):
+            table.add_row(field.name, str(value))
+    for deviation in values["deviations"]:
+        table.add_row("instead", deviation)
+    return table

@@ -1,0 +1,143 @@
+"""backbones train: every field of the recipe and of the options is a flag."""
+
+import ast
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from tyro.conf import Positional, arg
+
+from backbones import catalog, recipes
+from backbones.records import Options, Recipe
+
+KEPT = ("source", "deviations")  # of a recipe, and no flags
+ORIGIN = ("network", "data", "val_split", "download", "weights")  # of a run, kept beside its recipe
+RUN_FILE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network on images, test it, and leave a folder with weights, figures and pictures."""
+
+    network: Positional[str | None] = None
+    """as `backbones list` prints it"""
+    data: str | None = None
+    """digits, folder:PATH, or tv:NAME@ROOT such as tv:CIFAR10@data"""
+    recipe: Literal["modern", "paper"] = "modern"
+    """modern: this library's short one; paper: the network's own (`backbones recipe NETWORK` shows it)"""
+    val_split: float = 0.0
+    """share of the training images to validate on, where the data has no validation part"""
+    download: bool = False
+    """let torchvision fetch the data if it is not there"""
+    weights: str | None = None
+    """start from this file instead of from the initialisation"""
+    resume: Path | None = None
+    """continue the run in this folder, from its last whole epoch, with its own settings"""
+    values: Any = None
+    options: Options = field(default_factory=Options)
+
+    def run(self) -> None:
+        """Carry it out."""
+        if self.resume:
+            _continue(self)
+            return
+        if not self.network or not self.data:
+            raise ValueError("give a network and its data, such as: backbones train lenet5 --data digits")
+        chosen = {key: value for key, value in vars(self.values).items() if value is not None}
+        values = replace(recipes.choose(self.recipe, catalog.find(self.network)), **chosen)
+        origin = {key: getattr(self, key) for key in ORIGIN}
+        _start(origin, values, self.options, frozenset(chosen))
+
+
+def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, chosen: frozenset[str] | None) -> None:
+    """Make the data and the network, and fit. `chosen`: fields not to be sized to the data; None continues a run."""
+    from rich.console import Console
+
+    from backbones import create_model, train
+    from backbones.data import open_data
+
+    resume = chosen is None
+    data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])
+    recipe, notes = (recipe, []) if chosen is None else recipes.size_to(recipe, data.info, chosen)
+    model = create_model(
+        origin["network"],
+        num_classes=len(data.info.classes),
+        in_chans=data.info.channels,
+        weights=None if resume else origin["weights"],
+        drop_rate=recipe.drop_rate,
+        drop_path_rate=recipe.drop_path_rate,
+        seed=options.seed,
+    )
+    console = Console()
+    result = train.fit(model, data, recipe, options, notes=notes, origin=origin, resume=resume, console=console)
+    metrics = result.metrics
+    low, high = metrics.interval
+    console.print(
+        f"[bold]{result.part} accuracy {metrics.top1:.2f} %[/]  "
+        f"({round(metrics.top1 * metrics.images / 100)} of {metrics.images}; 95 % interval {low:.1f} to {high:.1f} %) "
+        f"after {result.seconds:.0f} s",
+        highlight=False,
+    )
+    console.print(f"pictures and figures: {result.folder / 'report.md'}", highlight=False, soft_wrap=True)
+
+
+def _continue(command: Train) -> None:
+    """The run in the folder, with the settings it was started with."""
+    given = [f"--{key.replace('_', '-')}" for key, value in vars(command.values).items() if value is not None]
+    given += [f"--{key}" for key in ("network", "data", "weights") if getattr(command, key)]
+    if given or command.options != Options():
+        raise ValueError(f"--resume continues a run with its own settings; leave out {' '.join(given) or 'all others'}")
+    file = Path(command.resume or "") / RUN_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"no {file}; --resume takes the folder of a run, such as runs/lenet5-digits-...")
+    told = json.loads(file.read_text())
+    options = Options(**told["options"])
+    _start({key: told[key] for key in ORIGIN}, recipes.from_json(told["recipe"]), options, None)
+
+
+def arguments(args: Sequence[str]) -> type[Train]:
+    """`Train` with a flag per field of the recipe; the help of each shows the value in the recipe that `args` names."""
+    named, hints, docs = _named_recipe(args), get_type_hints(Recipe), _field_docs(Recipe)
+    flags: list[tuple[str, Any, Any]] = []
+    for name, kind in hints.items():
+        if name not in KEPT:
+            about = arg(help=docs[name], metavar=_metavar(kind), help_behavior_hint=f"(recipe: {getattr(named, name)})")
+            flags.append((name, Annotated[kind | None, about], None))
+    recipe_flags = make_dataclass("RecipeFlags", flags, frozen=True)
+    recipe_flags.__doc__ = "What is given here replaces the recipe's value."
+    own = ("values", recipe_flags, field(default_factory=recipe_flags))
+    command = make_dataclass("TrainCommand", [own], bases=(Train,), frozen=True)
+    command.__doc__ = Train.__doc__
+    return command
+
+
+def _named_recipe(args: Sequence[str]) -> Recipe:
+    """The recipe that the arguments name, for the help."""
+    words = [word for argument in args for word in argument.split("=")]
+    entries = [catalog.load()[word] for word in words if word in catalog.load()]
+    return recipes.choose("paper", entries[0]) if "paper" in words and entries else recipes.MODERN
+
+
+def _metavar(kind: Any) -> str:
+    """What the help shows for the value of a flag."""
+    kinds = [k for k in get_args(kind) if k is not type(None)] or [kind]
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(kinds) + "}"
+    names = {bool: "{True,False}", int: "INT", float: "FLOAT", Ellipsis: "..."}
+    return " ".join(names.get(k, str(k)) for k in kinds)
+
+
+def _field_docs(record: type) -> dict[str, str]:
+    """Field -> the string under it in the source."""
+    (definition,) = ast.parse(inspect.getsource(record)).body
+    docs, name = {}, ""
+    for line in definition.body if isinstance(definition, ast.ClassDef) else []:
+        match line:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                pass
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = text
+    return docs

@@ -1,0 +1,144 @@
+"""Batches whose content is a pure function of (seed, epoch), whatever the workers, and of nothing else."""
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from backbones.data.parts import Part
+
+
+class Loaded(Dataset[tuple[Tensor, int]]):
+    """A part with its transform. In training, what is drawn for an image depends on (seed, epoch, index) alone.
+
+    Args:
+        part: images and labels
+        transform: uint8 (C, H, W) -> float32 (C, H', W')
+        seed: of the run
+        train: whether the transform draws
+    """
+
+    def __init__(self, part: Part, transform: Callable[[Tensor], Tensor], seed: int, train: bool) -> None:
+        self.part, self.transform, self.seed, self.train = part, transform, seed, train
+        # in shared memory, so that workers that outlive an epoch see it change
+        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next images are for."""
+        self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.part[index]
+        if not self.train:
+            return self.transform(image), label
+        generator = torch.default_generator  # torch.manual_seed would also visit the GPUs: 120 us instead of 1
+        before = generator.get_state()
+        generator.manual_seed(_hash(self.seed, int(self.epoch), index))
+        try:
+            return self.transform(image), label
+        finally:
+            generator.set_state(before)
+
+
+class EpochSampler(Sampler[int]):
+    """The order of the images for one of `world_size` processes: a pure function of (seed, epoch).
+
+    With `shuffle` (training) every process gets equally many, the first of the epoch again where the number does not
+    divide. Without (evaluation) every image is given exactly once over all processes.
+
+    Args:
+        length: number of images
+        seed: of the run
+        shuffle: whether to draw a new order every epoch
+        rank: of this process
+        world_size: number of processes
+        epoch: a tensor (1,) that holds the epoch, to share it with `Loaded`
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: Tensor | None = None,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size} processes; ranks go from 0 to {world_size - 1}")
+        self.length, self.seed, self.shuffle, self.rank, self.world_size = length, seed, shuffle, rank, world_size
+        self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; Lightning calls it too."""
+        self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return -(-self.length // self.world_size)
+        return len(range(self.rank, self.length, self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        if not self.shuffle:
+            return iter(range(self.rank, self.length, self.world_size))
+        generator = torch.Generator().manual_seed(_hash(self.seed, int(self.epoch), -1))
+        order = torch.randperm(self.length, generator=generator).tolist()
+        mine = range(self.rank, len(self) * self.world_size, self.world_size)
+        return iter([order[i % self.length] for i in mine])
+
+
+def make_loader(
+    part: Part,
+    transform: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    train: bool,
+    seed: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader[tuple[Tensor, int]]:
+    """Batches of (images (N, C, H, W), labels (N,)). Before every epoch of training, call `set_epoch(loader, epoch)`.
+
+    Args:
+        part: images and labels
+        transform: uint8 (C, H, W) -> float32 (C, H', W')
+        batch_size: images per batch of this process
+        train: shuffled, in equal numbers per process, with draws; else in order, every image exactly once
+        seed: of the run
+        workers: processes that read images; 0 reads them in this one
+        rank: of this process
+        world_size: number of processes
+    """
+    dataset = Loaded(part, transform, seed, train)
+    sampler = EpochSampler(len(part), seed, shuffle=train, rank=rank, world_size=world_size, epoch=dataset.epoch)
+    leaves_one = len(sampler) > batch_size and len(sampler) % batch_size == 1 and batch_size > 1
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=train and leaves_one,  # batch norm has no statistics of one image
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(_hash(seed, -1, -1)),  # else it would draw from the global one
+    )
+
+
+def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int) -> None:
+    """Say which epoch the next pass over a loader from `make_loader` is; its order and its draws follow."""
+    if not isinstance(loader.sampler, EpochSampler):
+        raise TypeError(
+            f"set_epoch takes a loader from make_loader; this one's sampler is {type(loader.sampler).__name__}"
+        )
+    loader.sampler.set_epoch(epoch)
+
+
+def _hash(*numbers: int) -> int:
+    """A seed of 63 bits, spread evenly over all that differ in any number."""
+    return int.from_bytes(blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1

@@ -1,0 +1,79 @@
+"""Which recipe a run follows, and how it is sized to the data."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from backbones.records import DataInfo, Recipe
+
+LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
+
+MODERN = Recipe(
+    source="this library: short, and strong on small data",
+    epochs=100,
+    batch_size=64,
+    lr=0.005,
+    opt="adamw",
+    weight_decay=0.05,
+    decay_norm=False,
+    sched="cosine",
+    warmup_epochs=5,
+    clip_grad=1.0,
+    model_ema=True,
+    model_ema_decay=0.99,
+    hflip=0.5,
+    rotate=10.0,
+    translate=0.08,
+    zoom=0.1,
+    shear=10.0,
+)
+
+
+def choose(name: str, entry: Mapping[str, Any]) -> Recipe:
+    """The recipe of that name for a network of the catalog: `modern`, or `paper`, the network's own.
+
+    LookupError where the paper does not have the network. The loss is part of the network in both: LeNet-5 puts out
+    distances, which the cross entropy of a linear layer does not suit.
+    """
+    own = from_json(entry["recipe"]) if entry["recipe"] else None
+    if name == "modern":
+        return replace(MODERN, loss=own.loss) if own else MODERN
+    if name != "paper":
+        raise ValueError(f"recipe {name!r}; give modern or paper")
+    if own is None:
+        raise LookupError(f"{entry['name']} is not in its paper, which has no recipe for it; use --recipe modern")
+    return own
+
+
+def from_json(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a JSON object, whose lists were tuples."""
+    return Recipe(**tuples(values))
+
+
+def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a JSON object, with tuples for its lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()) -> tuple[Recipe, list[str]]:
+    """The recipe as it fits this data, and a sentence for everything that differs from its source.
+
+    The rule: epochs stay epochs. Where an epoch has fewer than 20 steps the batch is halved until it has, and the
+    learning rate with it (Goyal et al. 2017, linear scaling), unless one of the two was `chosen`. Mirroring is left
+    out where it changes the class. Crops, milestones and warm-up are fractions already and need no sizing.
+    """
+    notes = list(recipe.deviations)
+    images, batch_size = info.images["train"], recipe.batch_size
+    while batch_size > 1 and images / batch_size < LEAST_STEPS and not {"batch_size", "lr"} & chosen:
+        batch_size //= 2
+    if batch_size != recipe.batch_size:
+        lr = recipe.lr * batch_size / recipe.batch_size
+        notes.append(
+            f"batches of {batch_size} images and a rate of {lr:g}, in place of {recipe.batch_size} and {recipe.lr:g}: "
+            f"{images} images make too few steps"
+        )
+        recipe = replace(recipe, batch_size=batch_size, lr=lr)
+    if recipe.hflip and not info.mirror:
+        notes.append(f"no mirroring: it would change the class of {info.name}")
+        recipe = replace(recipe, hflip=0.0)
+    return recipe, notes

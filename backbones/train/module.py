@@ -1,0 +1,73 @@
+"""The training step, as Lightning runs it."""
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from backbones.data.transforms import Mixer
+from backbones.layers import Backbone
+from backbones.records import Recipe
+from backbones.train.optimise import make_optimiser, rate
+
+
+def training_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """(N, classes) and (N,) labels or (N, classes) shares -> one number.
+
+    "map" is LeNet-5's criterion (eq. 9): with penalties y = -logits, the mean of y_label + log(e^-j + sum_i e^-y_i).
+    That is the cross entropy with one more class, rubbish, whose penalty is always j.
+    """
+    if recipe.loss == "map":
+        logits = F.pad(logits, (0, 1), value=-recipe.rubbish)
+    return F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
+
+
+class Classifier(L.LightningModule):
+    """A network, its recipe and its seed. Everything random in a step is a function of the seed and the step."""
+
+    def __init__(self, model: Backbone, recipe: Recipe, seed: int, mixer: Mixer | None) -> None:
+        super().__init__()
+        self.model, self.recipe, self.seed, self.mixer = model, recipe, seed, mixer
+        model.draws.seed = seed
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        torch.manual_seed(hash((self.seed, self.global_step)) % 2**63)
+        self.model.draws.step = self.global_step
+        images, labels = batch
+        mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
+        logits = self.model(mixed)
+        loss = training_loss(logits, shares, self.recipe)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}; use a smaller --lr, or --clip-grad 1"
+            )
+        self._log("train", loss, logits, labels)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        logits = self.model(images)
+        self._log("val", F.cross_entropy(logits, labels), logits, labels)
+
+    def _log(self, part: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        correct = 100 * (logits.detach().argmax(1) == labels).float().mean()
+        values = {f"{part}_loss": loss.detach(), f"{part}_top1": correct}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimiser = make_optimiser(self.model, self.recipe)
+        if self.recipe.sched == "plateau":
+            watched = "val_top1" if self.trainer.val_dataloaders else "train_loss"
+            plateau = ReduceLROnPlateau(
+                optimiser,
+                mode="max" if watched == "val_top1" else "min",
+                factor=self.recipe.decay_rate,
+                patience=self.recipe.patience_epochs,
+            )
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": plateau, "monitor": watched}}
+        steps_per_epoch = self.trainer.estimated_stepping_batches / self.recipe.epochs
+        schedule = LambdaLR(optimiser, lambda step: rate(self.recipe, step / steps_per_epoch))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
