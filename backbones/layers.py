@@ -215,7 +215,9 @@ class Backbone(nn.Module):
         dtype = next((p.dtype for p in self.parameters()), images.dtype)
         if not images.is_floating_point():
             raise ValueError(f"images of {images.dtype}, the network reads {dtype}; scale them to [0, 1] and normalise")
-        if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
+        device = images.device.type
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if images.dtype != dtype and not casts:
             raise ValueError(f"images of {images.dtype}, the network reads {dtype}; use images.to({dtype})")
 
     def _run(self, part: nn.Module, x: Tensor) -> Tensor:
@@ -333,11 +335,12 @@ def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None]
 @contextmanager
 def _fixed_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None]
+    before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -56,6 +56,8 @@ def test_workers_change_nothing(digits: Data) -> None:
         assert torch.equal(labels, first[epoch][1])
     assert not torch.equal(first[0][0], first[1][0])
     assert first[0][1].tolist() != first[1][1].tolist()
+    single = loader_of(digits, count=1)
+    assert not torch.equal(epoch_of(single, 0)[0], epoch_of(single, 1)[0])  # the draws change, not only the order
 
 
 def test_draws_depend_on_seed_epoch_and_index_only(digits: Data) -> None:

@@ -36,9 +36,7 @@ def check_part(part: Part, samples: int = 64) -> None:
         looked_at = len({*headers, *decoded})
         lines = [f"  {bad[index]}" for index in sorted(bad)[:LISTED]]
         more = [f"  and {len(bad) - LISTED:,} more"] if len(bad) > LISTED else []
-        raise ValueError(
-            "\n".join([f"{len(bad):,} of {looked_at:,} images looked at cannot be used; see each:", *lines, *more])
-        )
+        raise ValueError("\n".join([f"{len(bad):,} of {looked_at:,} images looked at cannot be used:", *lines, *more]))
 
 
 def moments(part: Part, samples: int = 256) -> tuple[Tensor, Tensor]:

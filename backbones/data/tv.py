@@ -1,12 +1,10 @@
 """The datasets of torchvision, in their own parts."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from backbones.data.parts import ArrayPart, FilePart, Found, Part
@@ -80,9 +78,7 @@ def _make(name: str, root: str, arguments: Mapping[str, Any], download: bool) ->
 
     extra = {"download": True} if download else {}
     try:
-        with warnings.catch_warnings():  # NumPy dislikes how the CIFAR files of 2009 were pickled
-            warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-            return getattr(datasets, name)(Path(root).expanduser(), **arguments, **extra)
+        return getattr(datasets, name)(Path(root).expanduser(), **arguments, **extra)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"torchvision reads {name} with {error.name}; run: pip install {error.name}"
