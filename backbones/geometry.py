@@ -142,7 +142,7 @@ def watch(module: nn.Module, input_shape: tuple[int, int, int]) -> list[Seen]:
 
         hooks.append(part.register_forward_hook(hook))
     try:
-        with evaluating(module), torch.no_grad(), watcher:
+        with evaluating(module), torch.inference_mode(False), torch.no_grad(), watcher:
             torch.func.functional_call(module, {n: torch.empty_like(t, device="meta") for n, t in tensors}, (images,))
     finally:
         for handle in hooks:

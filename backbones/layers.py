@@ -335,12 +335,15 @@ def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None]
 @contextmanager
 def _fixed_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None]
-    before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
-    for norm in norms:
+    before = [
+        (m, m.momentum, m.num_batches_tracked.clone())
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
+    ]
+    for norm, _, _ in before:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
+        for norm, momentum, batches in before:
             norm.momentum, norm.num_batches_tracked = momentum, batches

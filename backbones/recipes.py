@@ -22,10 +22,11 @@ MODERN = Recipe(
     model_ema=True,
     model_ema_decay=0.99,
     hflip=0.5,
-    rotate=10.0,
-    translate=0.08,
-    zoom=0.1,
-    shear=10.0,
+    smoothing=0.1,
+    rotate=15.0,
+    translate=0.1,
+    zoom=0.15,
+    shear=15.0,
 )
 
 
@@ -37,7 +38,7 @@ def choose(name: str, entry: Mapping[str, Any]) -> Recipe:
     """
     own = from_json(entry["recipe"]) if entry["recipe"] else None
     if name == "modern":
-        return replace(MODERN, loss=own.loss) if own else MODERN
+        return replace(MODERN, loss="map", smoothing=0.0) if own and own.loss == "map" else MODERN
     if name != "paper":
         raise ValueError(f"recipe {name!r}; give modern or paper")
     if own is None:
@@ -59,8 +60,9 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
     """The recipe as it fits this data, and a sentence for everything that differs from its source.
 
     The rule: epochs stay epochs. Where an epoch has fewer than 20 steps the batch is halved until it has, and the
-    learning rate with it (Goyal et al. 2017, linear scaling), unless one of the two was `chosen`. Mirroring is left
-    out where it changes the class. Crops, milestones and warm-up are fractions already and need no sizing.
+    learning rate with it (Goyal et al. 2017, linear scaling), unless one of the two was `chosen`. A warm-up takes at
+    most a tenth of the run. Mirroring is left out where it changes the class. Crops and milestones are fractions
+    already and need no sizing.
     """
     notes = list(recipe.deviations)
     images, batch_size = info.images["train"], recipe.batch_size
@@ -73,6 +75,9 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
             f"{images} images make too few steps"
         )
         recipe = replace(recipe, batch_size=batch_size, lr=lr)
+    if recipe.warmup_epochs > recipe.epochs / 10 and "warmup_epochs" not in chosen:
+        notes.append(f"a warm-up of {recipe.epochs / 10:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short")
+        recipe = replace(recipe, warmup_epochs=recipe.epochs / 10)
     if recipe.hflip and not info.mirror:
         notes.append(f"no mirroring: it would change the class of {info.name}")
         recipe = replace(recipe, hflip=0.0)

@@ -164,8 +164,8 @@ class Options:
     """of the weights, the order of the images and every augmentation"""
     img_size: int | None = None
     """side of the network's input; the paper's by default"""
-    workers: int = 2
-    """processes that load images; 0 loads them in the training process"""
+    workers: int | None = None
+    """processes that load images; by default one per processor, up to 8, and none for images that are in memory"""
     amp: bool = False
     """mixed precision"""
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"

@@ -33,7 +33,7 @@ def model(name: str) -> Backbone:
         norm.momentum = 1.0
     if norms:
         with torch.inference_mode():
-            model(images_for(model, batch=4, side=max(model.min_size, 32)))
+            model(images_for(model, batch=8, side=max(model.min_size, 64)))
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()
@@ -49,6 +49,11 @@ def kind(name: str) -> str:
 def on_meta(name: str, **settings: object) -> Backbone:
     with META:
         return create_model(name, **settings)
+
+
+def close(got: Tensor, expected: Tensor, share: float = 1e-4) -> None:
+    """Equal but for rounding, which deep random networks amplify: within a share of the largest value."""
+    torch.testing.assert_close(got, expected, rtol=0, atol=share * float(expected.abs().max()))
 
 
 def images_for(model: Backbone, batch: int = 2, extra: tuple[int, int] = (0, 0), side: int | None = None) -> Tensor:
@@ -105,7 +110,7 @@ def test_maps_images_of_any_size_to_logits(name: str) -> None:
 
 
 def test_min_size_is_the_smallest(name: str) -> None:
-    """One pixel less is refused, and rightly: some layer fails, or the last map would have less than one full stride."""
+    """One pixel less is refused, and rightly: some layer fails, or the last map would be less than its stride."""
     model = on_meta(name).eval()
     small = on_meta_images(model, model.min_size - 1, model.min_size)
     with pytest.raises(ValueError, match=rf"{model.min_size - 1}x{model.min_size}.*{model.min_size}x{model.min_size}"):
@@ -300,7 +305,7 @@ def test_deepcopy_channels_last_and_file(kind: str, model: Backbone, tmp_path: P
         expected = model(images)
         torch.testing.assert_close(copy.deepcopy(model)(images), expected)
         last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        torch.testing.assert_close(last(images.contiguous(memory_format=torch.channels_last)), expected)
+        close(last(images.contiguous(memory_format=torch.channels_last)), expected)
         backbones.save(model, tmp_path / "model.safetensors")
         again = backbones.load(tmp_path / "model.safetensors")
         assert torch.equal(again(images), expected)
@@ -320,13 +325,13 @@ def test_weights_with_another_head_and_stem(
     with torch.inference_mode():
         one = images[:, :1]
         features = gray.forward_features(one)
-        torch.testing.assert_close(features, model.forward_features(one.expand(-1, model.in_channels, -1, -1)))
+        close(features, model.forward_features(one.expand(-1, model.in_channels, -1, -1)))
     if model.in_channels == 3:
         assert "first convolution adapted to 1 channels" in caplog.text
     wide = create_model(kind, weights=file, in_chans=6).eval()
     with torch.inference_mode():
         double = images.repeat(1, 6 // model.in_channels, 1, 1)
-        torch.testing.assert_close(wide(double), model(images), rtol=1e-4, atol=1e-4)
+        close(wide(double), model(images))
 
 
 def check_compiles(name: str, model: Backbone) -> None:
@@ -352,7 +357,7 @@ def check_exports(name: str, model: Backbone, folder: Path) -> None:
     for batch in (images, images[:1].repeat(3, 1, 1, 1)):
         (got,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(got), model(batch), rtol=1e-3, atol=1e-3)
+            close(torch.from_numpy(got), model(batch), share=1e-3)
 
 
 def test_compiles_in_one_graph(kind: str, model: Backbone) -> None:

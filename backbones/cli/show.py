@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from backbones import catalog
 
+Json = Annotated[bool, arg(name="json")]
 
-def list_networks(pattern: Positional[str] = "*", /, json_: bool = False) -> None:
+
+def list_networks(pattern: Positional[str] = "*", /, json_: Json = False) -> None:
     """List networks with their year, parameters and multiply-adds.
 
     Args:
@@ -37,7 +39,7 @@ def list_networks(pattern: Positional[str] = "*", /, json_: bool = False) -> Non
     Console().print(table)
 
 
-def info(name: Positional[str], /, json_: bool = False) -> None:
+def info(name: Positional[str], /, json_: Json = False) -> None:
     """Show a network's paper, what it reports beside what we count, its maps, its departures and its recipe.
 
     Args:

@@ -117,7 +117,7 @@ def arguments(args: Sequence[str]) -> type[Train]:
 def _named_recipe(args: Sequence[str]) -> Recipe:
     """The recipe that the arguments name, for the help."""
     words = [word for argument in args for word in argument.split("=")]
-    entries = [catalog.load()[word] for word in words if word in catalog.load()]
+    entries = [entry for word in words if (entry := catalog.load().get(word)) and entry["recipe"]]
     return recipes.choose("paper", entries[0]) if "paper" in words and entries else recipes.MODERN
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from backbones.cli.show import Json
 from backbones.records import Preprocessing
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def evaluate(
     part: Literal["test", "val", "train"] | None = None,
     val_split: float = 0.0,
     batch_size: int = 64,
-    workers: int = 2,
-    json_: bool = False,
+    workers: int | None = None,
+    json_: Json = False,
 ) -> None:
     """Test a trained network: top-1, top-5, loss, calibration error, accuracy per class.
 
@@ -33,7 +34,7 @@ def evaluate(
         part: test if the data has one, else val
         val_split: as in training, to test on the same validation part
         batch_size: images at a time
-        workers: processes that load images
+        workers: processes that load images; as many as help by default
         json_: print the figures as JSON
     """
     from rich.console import Console
@@ -73,7 +74,7 @@ def evaluate(
 
 
 def predict(
-    source: Positional[Path], images: Positional[tuple[Path, ...]], /, top: int = 5, json_: bool = False
+    source: Positional[Path], images: Positional[tuple[Path, ...]], /, top: int = 5, json_: Json = False
 ) -> None:
     """Say what is in images: the most probable classes of each.
 

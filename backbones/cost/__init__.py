@@ -32,7 +32,7 @@ def measure_cost(module: nn.Module, input_shape: Sequence[int]) -> Cost:
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     counter = FlopCounterMode(display=False)
     meta = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
-    with evaluating(module), torch.no_grad(), counter:
+    with evaluating(module), torch.inference_mode(False), torch.no_grad(), counter:
         torch.func.functional_call(module, meta, (torch.empty(1, *input_shape, device="meta", dtype=dtype),))
     return Cost(
         params=sum(p.numel() for p in module.parameters()),

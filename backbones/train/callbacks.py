@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,12 @@ class History(L.Callback):
 
 
 class Keep(L.Callback):
-    """Writes the resume file at the end of every epoch, and hands over the network whenever it is the best so far."""
+    """Writes the resume file at the end of every epoch, and has the network saved whenever it is the best so far.
 
-    def __init__(self, folder: Path, keep_best: Any) -> None:
+    Stands before the moving average in the list of callbacks, which takes its weights back after the validation.
+    """
+
+    def __init__(self, folder: Path, keep_best: Callable[[int, float], None]) -> None:
         self.folder, self.keep_best, self.best = folder, keep_best, -1.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,14 +75,14 @@ class Keep(L.Callback):
         if trainer.current_epoch == 0:
             self._write(trainer)
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.sanity_checking or "val_top1" not in trainer.callback_metrics:
             return
         top1 = float(trainer.callback_metrics["val_top1"])
         if top1 > self.best:
             self.best = top1
             if trainer.is_global_zero:
-                self.keep_best(module, trainer.current_epoch + 1, top1)
+                self.keep_best(trainer.current_epoch + 1, top1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._write(trainer)

@@ -31,6 +31,7 @@ from backbones.data import (
     preprocessing_for,
     train_transform,
 )
+from backbones.data.parts import ArrayPart
 from backbones.evaluate import Collected, collect, measure
 from backbones.layers import Backbone
 from backbones.records import Options, Preprocessing, Recipe
@@ -69,7 +70,7 @@ class Loaders(L.LightningDataModule):
             batch_size=max(1, self.recipe.batch_size // world_size),
             train=train,
             seed=self.options.seed,
-            workers=self.options.workers,
+            workers=workers_for(part, self.options.workers),
             rank=rank,
             world_size=world_size,
         )
@@ -191,10 +192,24 @@ def fit(
     return result
 
 
-def answers(model: Backbone, part: Part, preprocessing: Preprocessing, batch_size: int, workers: int) -> Collected:
+def workers_for(part: Part, workers: int | None) -> int:
+    """Processes that load this part. Images in memory are ready sooner than a process can hand them over."""
+    if workers is None:
+        return 0 if isinstance(part, ArrayPart) else min(8, os.cpu_count() or 1)
+    return workers
+
+
+def answers(
+    model: Backbone, part: Part, preprocessing: Preprocessing, batch_size: int, workers: int | None = None
+) -> Collected:
     """What the network says of every image of a part, seen once, in order."""
     loader = make_loader(
-        part, eval_transform(preprocessing), batch_size=batch_size, train=False, seed=0, workers=workers
+        part,
+        eval_transform(preprocessing),
+        batch_size=batch_size,
+        train=False,
+        seed=0,
+        workers=workers_for(part, workers),
     )
     return collect(model, loader, "cuda" if torch.cuda.is_available() else "cpu")
 

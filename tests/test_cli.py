@@ -1,0 +1,225 @@
+"""The command line, as a user types it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+
+from backbones import cli
+from backbones.catalog import load
+from backbones.data import open_data
+from backbones.records import Options, Recipe
+
+BACKBONES = (sys.executable, "-m", "backbones")
+FLAGS = ("--val-split", "0.1", "--opt", "sgd", "--lr", "0.05", "--model-ema", "False")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run a command: (exit code, what it printed, what it printed as an error)."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["backbones", *args])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = subprocess.run(
+        [*BACKBONES, "train", "lenet5.modern", "--data", "digits", "--epochs", "6", "--output", str(folder), *FLAGS],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "no mirroring" in done.stdout
+    return folder
+
+
+def test_help_names_every_field_of_the_recipe_and_its_value(run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("train", "alexnet", "--recipe", "paper", "--help")
+    assert code == 0
+    flags = {f.name for f in fields(Recipe)} - {"source", "deviations"} | {f.name for f in fields(Options)}
+    assert [f for f in flags if f"--{f.replace('_', '-')}" not in out] == []
+    recipe = load()["alexnet"]["recipe"]
+    assert f"(recipe: {recipe['batch_size']})" in out
+    assert f"(recipe: {recipe['sched']})" in out
+    _, modern, _ = run("train", "--help")
+    assert "(recipe: cosine)" in modern
+
+
+def test_list(run) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = run("list", "vgg1[16]*")
+    names = [line.split()[0] for line in out.splitlines()[1:] if line[:1] not in ("", " ")]
+    assert names == ["vgg11", "vgg11_bn", "vgg11_lrn", "vgg16_c", "vgg16", "vgg16_bn"]
+    assert "138 M" in out
+    assert "15.5 G" in out
+    code, _, err = run("list", "nothing*")
+    assert (code, "no network matches 'nothing*'" in err) == (2, True)
+    _, out, _ = run("list", "resnet50", "--json")
+    assert json.loads(out)[0]["measured"]["params"] == 25_557_032
+
+
+def test_info_explain_recipe(run) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = run("info", "resnet50")
+    for said in (
+        "Deep Residual Learning",
+        "2015",
+        "25,557,032",
+        "3,800,000,000",
+        "3,857,973,248",
+        "Table 1",
+        "10 crops",
+    ):
+        assert said in out
+    _, out, _ = run("info", "vgg16")
+    assert "cannot drop_path_rate" in out
+    _, out, _ = run("explain", "resnet50.tv")
+    assert "stride in the 3x3" in out
+    assert "Table 1" in out
+    _, out, _ = run("explain", "resnet50")
+    assert "is the paper's own network" in out
+    assert "resnet50.tv" in out
+    _, out, _ = run("recipe", "vgg16")
+    assert "Sec. 3.1" in out
+    assert "74" in out
+    for command in ("info", "explain", "recipe"):
+        code, _, err = run(command, "resnet5O")
+        assert (code, "Did you mean 'resnet50'" in err) == (2, True)
+
+
+def test_mistakes_are_told_in_a_line(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for args, said in (
+        (("train",), "give a network and its data"),
+        (("train", "lenet5"), "give a network and its data"),
+        (("train", "lenet6", "--data", "digits"), "Did you mean 'lenet5'"),
+        (("train", "lenet5", "--data", "nothing"), "folder:"),
+        (("train", "lenet5", "--data", f"folder:{tmp_path}/none"), "none"),
+        (("train", "vgg11", "--data", "digits", "--drop-path-rate", "0.1"), "cannot drop_path_rate=0.1"),
+        (("train", "lenet5.modern", "--data", "digits", "--recipe", "paper"), "use --recipe modern"),
+        (("train", "lenet5", "--data", "digits", "--early-stop", "3", "--output", f"{tmp_path}/r"), "--val-split"),
+        (("train", "--resume", str(tmp_path)), "recipe.json"),
+        (("train", "lenet5", "--resume", str(tmp_path)), "leave out --network"),
+        (("eval", str(tmp_path), "--data", "digits"), "has no best.safetensors"),
+        (("eval", str(tmp_path / "x.safetensors"), "--data", "digits"), "no file"),
+        (("predict", str(tmp_path / "x.safetensors"), "a.png"), "no file"),
+    ):
+        code, out, err = run(*args)
+        assert code == 2, args
+        assert said in out + err, args
+        assert "Traceback" not in out + err
+    assert not (tmp_path / "r").exists()
+
+
+def test_eval(run, trained: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("eval", str(trained), "--data", "digits", "--json")
+    assert code == 0
+    figures = json.loads(out)
+    assert (figures["part"], figures["images"], len(figures["classes"])) == ("test", 500, 10)
+    report = (trained / "report.md").read_text()
+    assert f"{figures['top1']:.2f} %" in report
+    _, out, _ = run(
+        "eval", str(trained / "last.safetensors"), "--data", "digits", "--part", "val", "--val-split", "0.1"
+    )
+    for said in ("top-1", "top-5", "cross entropy", "calibration error", "class 9", "130"):
+        assert said in out
+    code, _, err = run("eval", str(trained), "--data", "digits", "--part", "val")
+    assert (code, "has no val part" in err) == (2, True)
+
+
+def test_eval_refuses_other_classes(run, trained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for label in ("cat", "dog"):
+        for part in ("train", "val"):
+            (tmp_path / part / label).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / part / label / "a.png")
+    code, _, err = run("eval", str(trained), "--data", f"folder:{tmp_path}")
+    assert code == 2
+    assert "knows the classes 0, 1, 2" in err
+    assert "has cat, dog" in err
+
+
+def test_predict(run, trained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    part = open_data("digits").test
+    paths = []
+    for i in range(20):
+        paths.append(str(tmp_path / f"{part.labels[i]}_{i}.png"))
+        Image.fromarray(part.image(i)[0].numpy()).save(paths[-1])
+    code, out, _ = run("predict", str(trained), *paths, "--json", "--top", "3")
+    assert code == 0
+    results = json.loads(out)
+    assert [r["path"] for r in results] == paths
+    assert all(set(r) == {"path", "top"} and len(r["top"]) == 3 for r in results)
+    assert all(set(t) == {"class", "probability"} for r in results for t in r["top"])
+    right = sum(Path(r["path"]).name[0] == r["top"][0]["class"] for r in results)
+    assert right >= 14
+    assert all(r["top"][0]["probability"] >= r["top"][1]["probability"] for r in results)
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    code, out, err = run("predict", str(trained), paths[0], str(tmp_path / "broken.png"), str(tmp_path / "gone.png"))
+    assert code == 2
+    assert out.startswith(paths[0])
+    assert "broken.png" in err
+    assert "gone.png" in err
+
+
+def test_train_on_a_folder_and_on_cifar10(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Pictures that differ by colour, as files and in CIFAR-10's own format; a network that learns tells them apart."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 90, (120, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(120) % 3
+    for i, label in enumerate(labels):
+        images[i, :, :, label] += 120
+    for i, label in enumerate(labels):
+        folder = tmp_path / "pictures" / ("train" if i < 90 else "val") / ("red", "green", "blue")[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[i]).save(folder / f"{i}.png")
+    flags = ("--epochs", "4", "--workers", "0", "--lr", "0.01")
+    folder = f"folder:{tmp_path / 'pictures'}"
+    code, out, err = run("train", "resnet20_cifar", "--data", folder, "--output", str(tmp_path / "a"), *flags)
+    assert code == 0, err
+    assert "val accuracy" in out
+    code, out, _ = run("eval", str(tmp_path / "a"), "--data", folder, "--json")
+    assert json.loads(out)["top1"] > 80
+
+    write_cifar10(tmp_path / "cifar", images, labels)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    data = f"tv:CIFAR10@{tmp_path / 'cifar'}"
+    code, out, err = run("train", "resnet20_cifar", "--data", data, "--output", str(tmp_path / "b"), *flags)
+    assert code == 0, err
+    assert "test accuracy" in out
+    told = json.loads((tmp_path / "b" / "recipe.json").read_text())
+    assert (told["network"], told["data"], told["recipe"]["epochs"]) == ("resnet20_cifar", data, 4)
+    shutil.rmtree(tmp_path / "cifar")
+    code, _, err = run("train", "resnet20_cifar", "--data", data, "--output", str(tmp_path / "c"), *flags)
+    assert (code, "--download" in err) == (2, True)
+
+
+def write_cifar10(root: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """torchvision's layout: five training batches and a test batch, each an array of rows and a list of labels."""
+    import pickle
+
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    for i, name in enumerate(
+        ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+    ):
+        rows = images[20 * i : 20 * i + 20].transpose(0, 3, 1, 2).reshape(20, -1)
+        batch = {"data": rows, "labels": labels[20 * i : 20 * i + 20].tolist()}
+        (folder / name).write_bytes(pickle.dumps(batch))
