@@ -76,7 +76,9 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
         )
         recipe = replace(recipe, batch_size=batch_size, lr=lr)
     if recipe.warmup_epochs > recipe.epochs / 10 and "warmup_epochs" not in chosen:
-        notes.append(f"a warm-up of {recipe.epochs / 10:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short")
+        notes.append(
+            f"a warm-up of {recipe.epochs / 10:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short"
+        )
         recipe = replace(recipe, warmup_epochs=recipe.epochs / 10)
     if recipe.hflip and not info.mirror:
         notes.append(f"no mirroring: it would change the class of {info.name}")

@@ -188,7 +188,7 @@ def test_train_on_a_folder_and_on_cifar10(run, tmp_path: Path, monkeypatch: pyte
         folder = tmp_path / "pictures" / ("train" if i < 90 else "val") / ("red", "green", "blue")[label]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[i]).save(folder / f"{i}.png")
-    flags = ("--epochs", "4", "--workers", "0", "--lr", "0.01")
+    flags = ("--epochs", "8", "--workers", "0")
     folder = f"folder:{tmp_path / 'pictures'}"
     code, out, err = run("train", "resnet20_cifar", "--data", folder, "--output", str(tmp_path / "a"), *flags)
     assert code == 0, err
@@ -203,7 +203,7 @@ def test_train_on_a_folder_and_on_cifar10(run, tmp_path: Path, monkeypatch: pyte
     assert code == 0, err
     assert "test accuracy" in out
     told = json.loads((tmp_path / "b" / "recipe.json").read_text())
-    assert (told["network"], told["data"], told["recipe"]["epochs"]) == ("resnet20_cifar", data, 4)
+    assert (told["network"], told["data"], told["recipe"]["epochs"]) == ("resnet20_cifar", data, 8)
     shutil.rmtree(tmp_path / "cifar")
     code, _, err = run("train", "resnet20_cifar", "--data", data, "--output", str(tmp_path / "c"), *flags)
     assert (code, "--download" in err) == (2, True)
