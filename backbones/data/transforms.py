@@ -2,23 +2,14 @@
 
 from collections.abc import Callable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
 
-from backbones.data.augment import (
-    Affine,
-    Chain,
-    Cover,
-    Lighting,
-    Mirror,
-    Normalise,
-    PadThenCrop,
-    Resize,
-    ScaleThenCrop,
-    Step,
-    ToFloat,
-)
 from backbones.records import DataInfo, Preprocessing, Recipe
 
+Transform = Callable[[Tensor], Tensor]
+"""uint8 (C, H, W) -> float32 (C, *size)"""
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """images (N, C, H, W) and labels (N,) -> mixed images and shares of the classes (N, num_classes)"""
 
@@ -35,16 +26,16 @@ def preprocessing_for(info: DataInfo, size: tuple[int, int], channels: int, crop
     )
 
 
-def eval_transform(preprocessing: Preprocessing) -> Step:
+def eval_transform(preprocessing: Preprocessing) -> Transform:
     """uint8 (C, H, W) -> float32 (C, *size), always the same: resize, centre crop, scale to [0, 1], normalise."""
     _check(preprocessing)
-    return Chain((_fit(preprocessing), ToFloat(), Normalise(preprocessing.mean, preprocessing.std)))
+    return v2.Compose([*_fit(preprocessing), *_normalised(preprocessing)])
 
 
 def train_transform(
     preprocessing: Preprocessing, recipe: Recipe, info: DataInfo, colours: tuple[Tensor, Tensor] | None = None
-) -> Step:
-    """uint8 (C, H, W) -> float32 (C, *size), with the recipe's random changes; those it does not ask for cost nothing.
+) -> Transform:
+    """uint8 (C, H, W) -> float32 (C, *size), with the recipe's random changes; what it does not ask for costs nothing.
 
     Args:
         preprocessing: as in evaluation
@@ -55,20 +46,42 @@ def train_transform(
     _check(preprocessing)
     steps = _crop(preprocessing, recipe)
     if recipe.hflip and info.mirror:
-        steps.append(Mirror(recipe.hflip))
-    steps.append(ToFloat())
+        steps.append(v2.RandomHorizontalFlip(recipe.hflip))
+    to_float, normalise = _normalised(preprocessing)
+    steps.append(to_float)
     if recipe.rotate or recipe.translate or recipe.zoom or recipe.shear:
-        steps.append(Affine(preprocessing.size, recipe.rotate, recipe.translate, recipe.zoom, recipe.shear))
+        steps.append(
+            v2.RandomAffine(
+                recipe.rotate,
+                translate=(recipe.translate, recipe.translate),
+                scale=(1 - recipe.zoom, 1 + recipe.zoom),
+                shear=recipe.shear or None,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            )
+        )
     if recipe.lighting:
         if colours is None:
             raise ValueError(f"the recipe has lighting={recipe.lighting}; give colours=colours_of(data.train)")
         steps.append(Lighting(recipe.lighting, *colours))
-    steps.append(Normalise(preprocessing.mean, preprocessing.std))
+    steps.append(normalise)
     if recipe.reprob:
-        from torchvision.transforms import v2  # here and below, because torchvision takes 5 seconds to load
-
         steps.append(v2.RandomErasing(recipe.reprob))
-    return Chain(tuple(steps))
+    return v2.Compose(steps)
+
+
+class Lighting(nn.Module):
+    """Shift all colours along their principal components: + sum_k alpha_k lambda_k p_k, alpha ~ N(0, std).
+
+    On float images from 0 to 1 (AlexNet, Sec. 4.1); lambda (C,) and p (C, C), in columns, come from `colours_of`.
+    """
+
+    def __init__(self, std: float, eigenvalues: Tensor, eigenvectors: Tensor) -> None:
+        super().__init__()
+        self.std, self.eigenvalues, self.eigenvectors = std, eigenvalues, eigenvectors
+
+    def forward(self, image: Tensor) -> Tensor:
+        alpha = torch.randn(len(self.eigenvalues)) * self.std
+        return image + (self.eigenvectors @ (alpha * self.eigenvalues))[:, None, None]
 
 
 def mixer(recipe: Recipe, num_classes: int) -> Mixer | None:
@@ -78,8 +91,6 @@ def mixer(recipe: Recipe, num_classes: int) -> Mixer | None:
     """
     if not recipe.mixup and not recipe.cutmix:
         return None
-    from torchvision.transforms import v2
-
     mixers: list[Mixer] = []
     if recipe.mixup:
         mixers.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
@@ -88,30 +99,38 @@ def mixer(recipe: Recipe, num_classes: int) -> Mixer | None:
     return mixers[0] if len(mixers) == 1 else v2.RandomChoice(mixers)
 
 
-def _fit(preprocessing: Preprocessing) -> Step:
-    """uint8 (C, H, W) -> (C, *size) without chance."""
-    if preprocessing.crop == 1.0:
-        return Resize(preprocessing.size, preprocessing.interpolation)
-    return Cover(preprocessing.size, preprocessing.crop, preprocessing.interpolation)
+def _fit(preprocessing: Preprocessing) -> list[nn.Module]:
+    """uint8 (C, H, W) -> (C, *size) without chance. The aspect is kept for a square input and given up for others."""
+    height, width = (round(side / preprocessing.crop) for side in preprocessing.size)
+    box = [height] if height == width else [height, width]  # one number is the shorter side
+    return [v2.Resize(box, _mode(preprocessing), antialias=True), v2.CenterCrop(list(preprocessing.size))]
 
 
-def _crop(preprocessing: Preprocessing, recipe: Recipe) -> list[Step]:
+def _crop(preprocessing: Preprocessing, recipe: Recipe) -> list[nn.Module]:
     """uint8 (C, H, W) -> (C, *size) as `recipe.crop` has it."""
-    size, interpolation = preprocessing.size, preprocessing.interpolation
+    size, mode = preprocessing.size, _mode(preprocessing)
     if recipe.crop == "side":
         if recipe.scale[0] < 1:
             raise ValueError(
                 f"crop='side' has scale={recipe.scale}: the image would be smaller than the crop; begin at 1 or more"
             )
-        return [ScaleThenCrop(size, recipe.scale, interpolation)]
+        smallest, largest = (round(share * max(size)) for share in recipe.scale)
+        return [v2.RandomResize(smallest, largest + 1, mode, antialias=True), v2.RandomCrop(size)]
     if recipe.crop == "area":
-        from torchvision.transforms import v2
-
-        mode = v2.InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
-        return [v2.RandomResizedCrop(size, recipe.scale, recipe.ratio, interpolation=mode, antialias=True)]
+        return [v2.RandomResizedCrop(size, recipe.scale, recipe.ratio, mode, antialias=True)]
     if recipe.crop == "pad":
-        return [Resize(size, interpolation), PadThenCrop(recipe.crop_pad)]
-    return [_fit(preprocessing)]
+        return [*_fit(preprocessing), v2.RandomCrop(size, padding=recipe.crop_pad)]
+    return _fit(preprocessing)
+
+
+def _normalised(preprocessing: Preprocessing) -> tuple[nn.Module, nn.Module]:
+    """uint8 -> float32 in [0, 1] -> less the mean, over the deviation."""
+    return v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)
+
+
+def _mode(preprocessing: Preprocessing) -> v2.InterpolationMode:
+    name = preprocessing.interpolation
+    return v2.InterpolationMode("nearest-exact" if name == "nearest" else name)
 
 
 def _check(preprocessing: Preprocessing) -> None:
