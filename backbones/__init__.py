@@ -9,8 +9,8 @@ _HOMES = {
     "model_info": "factory",
     "save": "factory",
     "load": "factory",
-    "Backbone": "layers",
-    "FeatureBackbone": "layers",
+    "Backbone": "backbone",
+    "FeatureBackbone": "backbone",
 }
 __all__ = list(_HOMES)
 

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from backbones.backbone import Backbone
 from backbones.geometry import watch
-from backbones.layers import Backbone
 
 OUTPUT_STRIDES = (8, 16, 32)
 

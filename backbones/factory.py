@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from backbones import models, registry
+from backbones.backbone import Backbone, FeatureBackbone
 from backbones.dilation import set_output_stride
-from backbones.layers import Backbone, FeatureBackbone
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
 from backbones.weights import file as weights_file
 

@@ -10,7 +10,7 @@ LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
 
 MODERN = Recipe(
     source="this library: short, and strong on small data",
-    epochs=100,
+    epochs=80,
     batch_size=64,
     lr=0.005,
     opt="adamw",

@@ -165,7 +165,7 @@ class Options:
     img_size: int | None = None
     """side of the network's input; the paper's by default"""
     workers: int | None = None
-    """processes that load images; by default one per processor, up to 8, and none for images that are in memory"""
+    """processes that load images, 0 for none; half of the processors by default, up to 8"""
     amp: bool = False
     """mixed precision"""
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones import create_model
+from backbones.backbone import Backbone
 from backbones.dilation import set_output_stride
 from backbones.geometry import watch
-from backbones.layers import Backbone, DropPath
+from backbones.layers import DropPath
 
 SMALL = ("lenet5", "lenet5.modern", "alexnet", "zfnet", "vgg11_lrn", "resnet20_cifar", "plain20_cifar", "resnet18.tv")
 

@@ -11,7 +11,7 @@ import pytest
 from networks import NAMES
 
 from backbones import catalog, create_model, list_models, model_info, models, registry
-from backbones.layers import Backbone
+from backbones.backbone import Backbone
 from backbones.records import Paper, Variant
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,8 @@ def test_a_family_is_one_new_file(tmp_path: Path) -> None:
     """Dropped into the folder, it is found, built, listed and described; nothing else is touched."""
     family = """
 from torch import nn
-from backbones.layers import Backbone, Head, he_init
+from backbones.backbone import Backbone
+from backbones.layers import Head, he_init
 from backbones.records import Paper, Variant
 from backbones.registry import register
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import backbones
 from backbones import create_model, list_models, model_info
+from backbones.backbone import Backbone
 from backbones.cost import measure_cost
-from backbones.layers import Backbone, DropPath
+from backbones.layers import DropPath
 from backbones.records import PROMISES
 
 META = torch.device("meta")

@@ -11,7 +11,7 @@ from backbones.cli.show import Json
 from backbones.records import Preprocessing
 
 if TYPE_CHECKING:
-    from backbones.layers import Backbone
+    from backbones.backbone import Backbone
 
 BEST = "best.safetensors"
 

@@ -4,7 +4,8 @@ from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from backbones.layers import Backbone, Head, gaussian_init
+from backbones.backbone import Backbone
+from backbones.layers import Head, gaussian_init
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 

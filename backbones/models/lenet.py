@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.layers import Backbone, Head, he_init
+from backbones.backbone import Backbone
+from backbones.layers import Head, he_init
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 

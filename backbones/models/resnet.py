@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.layers import Backbone, DropPath, Head, he_init
+from backbones.backbone import Backbone
+from backbones.layers import DropPath, Head, he_init
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from backbones.layers import Backbone
+from backbones.backbone import Backbone
 from backbones.models.alexnet import NO_BRANCH, fully_connected_head, local_response_norm
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register

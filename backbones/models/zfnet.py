@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from backbones.layers import Backbone, gaussian_init
+from backbones.backbone import Backbone
+from backbones.layers import gaussian_init
 from backbones.models.alexnet import GRID, NO_BRANCH, fully_connected_head, local_response_norm
 from backbones.records import Paper, Recipe, Reported, Variant
 from backbones.registry import register

@@ -1,6 +1,7 @@
 """The run that follows a recipe."""
 
+from backbones.train.folder import BEST, LAST, SETTINGS_FILE
 from backbones.train.report import Result
-from backbones.train.run import BEST, LAST, RUN_FILE, answers, fit, input_of
+from backbones.train.run import answers, fit, input_of
 
-__all__ = ["BEST", "LAST", "RUN_FILE", "Result", "answers", "fit", "input_of"]
+__all__ = ["BEST", "LAST", "SETTINGS_FILE", "Result", "answers", "fit", "input_of"]

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backbones.records import Recipe
 from backbones.weights.file import in_place
 
-RESUME_FILE = "last.ckpt"
 METRICS = ("train_loss", "train_top1", "val_loss", "val_top1")
 
 
@@ -62,8 +61,8 @@ class Keep(L.Callback):
     Stands before the moving average in the list of callbacks, which takes its weights back after the validation.
     """
 
-    def __init__(self, folder: Path, keep_best: Callable[[int, float], None]) -> None:
-        self.folder, self.keep_best, self.best = folder, keep_best, -1.0
+    def __init__(self, file: Path, keep_best: Callable[[int, float], None]) -> None:
+        self.file, self.keep_best, self.best = file, keep_best, -1.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -88,7 +87,7 @@ class Keep(L.Callback):
         self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / RESUME_FILE)
+        trainer.save_checkpoint(self.file)
 
 
 class ProgressBar(L.Callback):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from backbones.backbone import Backbone
 from backbones.data.transforms import Mixer
-from backbones.layers import Backbone
 from backbones.records import Recipe
 from backbones.train.optimise import make_optimiser, rate
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from backbones.backbone import Backbone
 from backbones.data import Data, check_part
-from backbones.layers import Backbone
 from backbones.records import Recipe
 from backbones.train.module import training_loss
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from backbones import plots
+from backbones.backbone import Backbone
 from backbones.data import Part
 from backbones.evaluate import Collected, Metrics
-from backbones.layers import Backbone
 from backbones.records import DataInfo
 from backbones.weights.file import in_place
 

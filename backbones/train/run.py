@@ -1,16 +1,12 @@
-"""One run: check, fit, evaluate, write down. Its folder holds all it takes to judge, use or continue it."""
+"""One run: check, fit, test, write down. Its folder holds all it takes to judge, use or continue it."""
 
-import json
 import logging
 import os
-import platform
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from backbones import factory
+from backbones.backbone import Backbone
 from backbones.data import (
     Data,
     Part,
@@ -31,18 +28,14 @@ from backbones.data import (
     preprocessing_for,
     train_transform,
 )
-from backbones.data.parts import ArrayPart
 from backbones.evaluate import Collected, collect, measure
-from backbones.layers import Backbone
 from backbones.records import Options, Preprocessing, Recipe
 from backbones.train import preflight
-from backbones.train.callbacks import RESUME_FILE, History, Keep, ProgressBar, moving_average
+from backbones.train.callbacks import History, Keep, ProgressBar, moving_average
+from backbones.train.folder import BEST, LAST, METRICS_FILE, RESUME_FILE, new_folder, write_settings
 from backbones.train.module import Classifier
 from backbones.train.optimise import check
 from backbones.train.report import Result, write_report
-from backbones.weights.file import in_place
-
-RUN_FILE, BEST, LAST = "recipe.json", "best.safetensors", "last.safetensors"
 
 
 class Loaders(L.LightningDataModule):
@@ -51,6 +44,7 @@ class Loaders(L.LightningDataModule):
     def __init__(self, data: Data, preprocessing: Preprocessing, recipe: Recipe, options: Options) -> None:
         super().__init__()
         self.data, self.preprocessing, self.recipe, self.options = data, preprocessing, recipe, options
+        self.workers = workers_by_default() if options.workers is None else options.workers
 
     def train_dataloader(self) -> DataLoader[Any]:
         colours = colours_of(self.data.train) if self.recipe.lighting else None
@@ -70,7 +64,7 @@ class Loaders(L.LightningDataModule):
             batch_size=max(1, self.recipe.batch_size // world_size),
             train=train,
             seed=self.options.seed,
-            workers=workers_for(part, self.options.workers),
+            workers=self.workers,
             rank=rank,
             world_size=world_size,
         )
@@ -116,7 +110,7 @@ def fit(
     if options.early_stop and data.val is None:
         raise ValueError("--early-stop watches the validation part, and there is none; add --val-split 0.1")
     preprocessing = input_of(model, data, options.img_size)
-    folder = Path(options.output) if options.output else _new_folder(model, data)
+    folder = Path(options.output) if options.output else new_folder(model.variant.name, data.info.name)
     checkpoint = folder / RESUME_FILE
     if not resume and checkpoint.exists() and "LOCAL_RANK" not in os.environ:
         raise ValueError(f"{folder} holds a run; continue it with --resume {folder}, or give another --output")
@@ -126,32 +120,31 @@ def fit(
     preflight.check_data(data)
     preflight.check_disk(folder, model)
     seconds = preflight.check_step(model, preprocessing.size, recipe, len(data.train), precision)
-    batches = -(-len(data.train) // recipe.batch_size)
+    steps = -(-len(data.train) // recipe.batch_size)
     console.print(
         f"{model.variant.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{len(data.train):,} images, {recipe.epochs} epochs of {batches} steps, "
-        f"about {max(1, round(seconds * batches * recipe.epochs))} s of computing; folder {folder}"
+        f"{len(data.train):,} images, {recipe.epochs} epochs of {steps} steps, "
+        f"about {max(1, round(seconds * steps * recipe.epochs))} s of computing; folder {folder}",
+        highlight=False,
+        soft_wrap=True,
     )
-    _write_run(folder, recipe, options, notes, origin or {})
+    write_settings(folder, recipe, options, notes, origin or {})
 
-    def save(path: Path, metrics: Mapping[str, float], network: Backbone = model) -> None:
-        factory.save(
-            network,
-            path,
-            classes=data.info.classes,
-            preprocessing=preprocessing,
-            recipe=recipe,
-            metrics=metrics,
-            data=data.info.name,
-        )
+    def save(name: str, metrics: Mapping[str, float], network: Backbone = model) -> None:
+        told = {"classes": data.info.classes, "preprocessing": preprocessing, "recipe": recipe, "data": data.info.name}
+        factory.save(network, folder / name, metrics=metrics, **told)  # type: ignore[arg-type]
 
-    history = History(folder / "metrics.csv")
-    keep = Keep(folder, lambda epoch, top1: save(folder / BEST, {"epoch": epoch, "val_top1": top1}))
-    callbacks = [history, keep, ProgressBar(console), *([moving_average(recipe)] if recipe.model_ema else [])]
-    if options.early_stop:
-        callbacks.append(EarlyStopping("val_top1", mode="max", patience=options.early_stop))
+    history = History(folder / METRICS_FILE)
+    callbacks = [
+        history,
+        Keep(checkpoint, lambda epoch, top1: save(BEST, {"epoch": epoch, "val_top1": top1})),
+        ProgressBar(console),
+        *([moving_average(recipe)] if recipe.model_ema else []),
+        *([EarlyStopping("val_top1", mode="max", patience=options.early_stop)] if options.early_stop else []),
+    ]
     module = Classifier(model, recipe, options.seed, mixer(recipe, len(data.info.classes)))
-    with _quiet():
+    loaders = Loaders(data, preprocessing, recipe, options)
+    with _quiet(), _threads_beside(loaders.workers):
         trainer = L.Trainer(
             max_epochs=recipe.epochs,
             devices=options.devices,
@@ -167,36 +160,44 @@ def fit(
             num_sanity_val_steps=0,
         )
         try:
-            loaders = Loaders(data, preprocessing, recipe, options)
             trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint if resume else None, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            save(folder / LAST, {"epoch": trainer.current_epoch})
+            save(LAST, {"epoch": trainer.current_epoch})
             console.print(
                 f"stopped in epoch {trainer.current_epoch + 1}; go on with: backbones train --resume {folder}"
             )
             raise KeyboardInterrupt from None
     if not trainer.is_global_zero:
         raise SystemExit(0)  # the first process tests and reports
-    save(folder / LAST, {"epoch": trainer.current_epoch})
+    save(LAST, {"epoch": trainer.current_epoch})
     if data.val is None:  # nothing to choose by
-        save(folder / BEST, {"epoch": trainer.current_epoch})
+        save(BEST, {"epoch": trainer.current_epoch})
     best = factory.load(folder / BEST)
     part, name = (data.test, "test") if data.test else (data.val, "val") if data.val else (data.train, "train")
     collected = answers(best, part, preprocessing, recipe.batch_size, options.workers)
     metrics = measure(*collected, len(data.info.classes))
     told = {**best.checkpoint.metrics, **{f"{name}_{key}": value for key, value in metrics.summary().items()}}
-    save(folder / BEST, told, best)
+    save(BEST, told, best)
     result = Result(folder, name, metrics, collected, history.rows, time.perf_counter() - start)
     write_report(result, best, part, data.info, notes)
     return result
 
 
-def workers_for(part: Part, workers: int | None) -> int:
-    """Processes that load this part. Images in memory are ready sooner than a process can hand them over."""
-    if workers is None:
-        return 0 if isinstance(part, ArrayPart) else min(8, os.cpu_count() or 1)
-    return workers
+def workers_by_default() -> int:
+    """Half of the processors, up to 8: the other half computes, or feeds the GPU."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
+@contextmanager
+def _threads_beside(workers: int) -> Iterator[None]:
+    """As many computing threads as processors are left: more would wait for the loading processes, spinning."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - workers)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def answers(
@@ -209,29 +210,9 @@ def answers(
         batch_size=batch_size,
         train=False,
         seed=0,
-        workers=workers_for(part, workers),
+        workers=workers_by_default() if workers is None else workers,
     )
     return collect(model, loader, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _new_folder(model: Backbone, data: Data) -> Path:
-    """runs/<network>-<data>-<time>; the other processes of this run are told the same one."""
-    data_name = "".join(c if c.isalnum() else "-" for c in data.info.name)
-    name = f"{model.variant.name}-{data_name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path(os.environ.setdefault("BACKBONES_RUN", str(Path("runs") / name)))
-
-
-def _write_run(folder: Path, recipe: Recipe, options: Options, notes: Sequence[str], origin: Mapping[str, Any]) -> None:
-    told = {
-        **origin,
-        "recipe": asdict(recipe),
-        "options": {**asdict(options), "output": str(folder)},
-        "notes": list(notes),
-        "versions": {name: version(name) for name in ("backbones", "torch", "torchvision", "lightning")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",
-    }
-    with in_place(folder / RUN_FILE) as temporary:
-        Path(temporary).write_text(json.dumps(told, indent=2) + "\n")
 
 
 @contextmanager

@@ -1,0 +1,244 @@
+"""stem -> stages -> head: the forward pass that every network shares, and what it tells and lets change."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from backbones.geometry import watch
+from backbones.layers import POOLS, Draws, DropPath, Head, Init
+from backbones.records import Checkpoint, Variant
+
+
+class Feature(NamedTuple):
+    """One map that `features` returns."""
+
+    name: str
+    channels: int
+    reduction: int
+    """its true stride, in pixels of the image"""
+    receptive_field: int
+    """side of the square of pixels that one value sees"""
+
+
+class FeatureInfo(tuple[Feature, ...]):
+    """The maps of `features`, finest first."""
+
+    def channels(self) -> list[int]:
+        return [f.channels for f in self]
+
+    def reduction(self) -> list[int]:
+        return [f.reduction for f in self]
+
+    def module_name(self) -> list[str]:
+        return [f.name for f in self]
+
+
+class Backbone(nn.Module):
+    """stem -> stages -> head: the forward pass that every family shares.
+
+    `min_size` is the smallest height and width of an image; `init` the paper's initialisation, applied to every layer.
+    """
+
+    variant: Variant
+    """which network this is; `variant`, `settings` and `checkpoint` are set by `create_model` and `load`"""
+    settings: Mapping[str, Any]
+    """what it was built with"""
+    checkpoint: Checkpoint
+    """what its file told, if it came from one"""
+
+    def __init__(
+        self, *, stem: nn.Module, stages: Sequence[nn.Module], head: Head, in_channels: int, min_size: int, init: Init
+    ) -> None:
+        super().__init__()
+        self.stem, self.stages, self.head = stem, nn.Sequential(*stages), head
+        self.in_channels, self.min_size, self.init = in_channels, min_size, init
+        self.draws = Draws()
+        for place, path in enumerate(m for m in self.modules() if isinstance(m, DropPath)):
+            path.place, path.draws = place, self.draws
+        self._checkpointing, self._frozen_parts = False, list[nn.Module]()
+        self.apply(init)
+
+    # -- the forward pass
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_classes) logits. ValueError for images the network cannot read."""
+        return self.head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> the last map."""
+        self._check(images)
+        x = self._run(self.stem, images)
+        for stage in self.stages:
+            x = self._run(stage, x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map -> (N, num_classes), or (N, num_features) with `pre_logits`."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The map after the stem, where there is one, and after each stage; finest first."""
+        self._check(images)
+        x, maps = images, []
+        for part in self._feature_parts().values():
+            x = self._run(part, x)
+            maps.append(x)
+        return maps
+
+    def _feature_parts(self) -> dict[str, nn.Module]:
+        stem = {} if isinstance(self.stem, nn.Identity) else {"stem": self.stem}
+        return {**stem, **{f"stages.{i}": stage for i, stage in enumerate(self.stages)}}
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4:
+            raise ValueError(f"images of shape {tuple(images.shape)}; give (N, C, H, W): one image is images[None]")
+        _, channels, height, width = images.shape
+        if channels != self.in_channels:
+            raise ValueError(
+                f"images with {channels} channels, the network reads {self.in_channels}; "
+                f"convert them, or build the network with in_chans={channels}"
+            )
+        if min(height, width) < self.min_size:
+            raise ValueError(
+                f"images of {height}x{width}, the smallest is {self.min_size}x{self.min_size}; resize them"
+            )
+        dtype = next((p.dtype for p in self.parameters()), images.dtype)
+        if not images.is_floating_point():
+            raise ValueError(f"images of {images.dtype}, the network reads {dtype}; scale them to [0, 1] and normalise")
+        device = images.device.type
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if images.dtype != dtype and not casts:
+            raise ValueError(f"images of {images.dtype}, the network reads {dtype}; use images.to({dtype})")
+
+    def _run(self, part: nn.Module, x: Tensor) -> Tensor:
+        if not (self._checkpointing and self.training and torch.is_grad_enabled()):
+            return part(x)
+        blocks = list(part) if isinstance(part, nn.Sequential) and all(any(b.children()) for b in part) else [part]
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
+        return x
+
+    # -- what the network tells of itself
+
+    @property
+    def num_features(self) -> int:
+        """Length of the vector that the classifier reads."""
+        return self.head.num_features
+
+    @property
+    def num_classes(self) -> int:
+        return self.head.num_classes
+
+    @cached_property
+    def feature_info(self) -> FeatureInfo:
+        """Name, channels, true stride and receptive field of every map of `features`."""
+        side = max(self.variant.input_size[1] if hasattr(self, "variant") else 0, self.min_size)
+        seen = {s.name: s for s in watch(self, (self.in_channels, side, side))}
+        infos = []
+        for name in self._feature_parts():
+            geometry = seen[name].after
+            if geometry is None:
+                raise RuntimeError(f"{name} of {type(self).__name__} has no single stride")
+            infos.append(Feature(name, seen[name].map.shape[1], geometry.stride[0], max(geometry.receptive_field)))
+        return FeatureInfo(infos)
+
+    # -- what the user may change
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new, initialised classifier for `num_classes`; 0 returns features. Other weights stay."""
+        like = next(self.parameters())
+        self.head.reset(num_classes)
+        self.head.classifier.to(like.device, like.dtype).apply(self.init)
+        if global_pool is not None:
+            self.set_global_pool(global_pool)
+
+    def set_global_pool(self, global_pool: str) -> None:
+        """How the last map becomes the head's grid: "avg", "max", their mean "avgmax"; "" returns the map itself."""
+        if global_pool not in POOLS:
+            raise ValueError(f"global_pool={global_pool!r}; give one of {POOLS}")
+        if not global_pool and self.num_classes:
+            raise ValueError(f"global_pool='' returns the last map, not {self.num_classes} classes; give num_classes=0")
+        self.head.pool = global_pool
+
+    def reset_channels(self, in_channels: int) -> None:
+        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them."""
+        name, conv = next((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
+        weight = conv.weight.detach()
+        if conv.groups != 1 or weight.shape[1] != self.in_channels:
+            raise NotImplementedError(f"{name} does not read the image's channels directly")
+        repeats = -(-in_channels // self.in_channels)
+        tiled = weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (self.in_channels / in_channels)
+        conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+        conv.in_channels = self.in_channels = in_channels
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute maps in the backward pass instead of keeping them: less memory, the same gradients."""
+        self._checkpointing = enable
+
+    def freeze(self, stages: int) -> None:
+        """Fix the parameters and batch statistics of the stem and the first `stages` stages; -1 frees all of them."""
+        if not -1 <= stages <= len(self.stages):
+            raise ValueError(f"freeze(stages={stages}): the network has {len(self.stages)} stages; give -1 to that")
+        self._frozen_parts = [] if stages < 0 else [self.stem, *self.stages[:stages]]
+        frozen = {p for part in self._frozen_parts for p in part.parameters()}
+        for parameter in [*self.stem.parameters(), *self.stages.parameters()]:
+            parameter.requires_grad_(parameter not in frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self._frozen_parts:
+            part.eval()
+        return self
+
+
+class FeatureBackbone(nn.Module):
+    """A backbone without its head. (N, C, H, W) -> list of maps, finest first; stages past the last are dropped."""
+
+    def __init__(self, backbone: Backbone, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        names = list(backbone._feature_parts())
+        wanted = range(len(names)) if out_indices is None else out_indices
+        if not wanted or any(not -len(names) <= i < len(names) for i in wanted):
+            raise ValueError(
+                f"out_indices={tuple(wanted)}; the network has {len(names)} maps: give 0 to {len(names) - 1}"
+            )
+        self.out_indices = sorted({i % len(names) for i in wanted})
+        self.feature_info = FeatureInfo(backbone.feature_info[i] for i in self.out_indices)
+        dropped = len(names) - 1 - self.out_indices[-1]
+        backbone.stages = backbone.stages[: len(backbone.stages) - dropped]
+        backbone.head = Head(0, 0)
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.backbone.features(images)
+        return [maps[i] for i in self.out_indices]
+
+
+def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _fixed_statistics(module)
+
+
+@contextmanager
+def _fixed_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
+    before = [
+        (m, m.momentum, m.num_batches_tracked.clone())
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
+    ]
+    for norm, _, _ in before:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in before:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
