@@ -237,9 +237,9 @@ MAPS = Reported("Table 1", maps=(56, 28, 14, 7))
 CIFAR_MAPS = Reported("Sec. 4.2", maps=(32, 16, 8))
 
 
-def ten_crops(source: str, top1: float, top5: float | None = None, note: str = "") -> Reported:
+def ten_crops(source: str, top1: float, top5: float | None = None) -> Reported:
     """Errors in percent, as the tables print them."""
-    return Reported(source, top1=100 - top1, top5=top5 and 100 - top5, protocol=f"10 crops{note}")
+    return Reported(source, top1=100 - top1, top5=top5 and 100 - top5, protocol="10 crops")
 
 
 IMAGENET = {  # depth -> multiply-adds of Table 1, shortcut, errors of the residual and of the plain network
