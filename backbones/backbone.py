@@ -51,6 +51,9 @@ class Backbone(nn.Module):
     checkpoint: Checkpoint
     """what its file told, if it came from one"""
 
+    output_stride: int | None = None
+    """what `set_output_stride` limited the maps to"""
+
     def __init__(
         self, *, stem: nn.Module, stages: Sequence[nn.Module], head: Head, in_channels: int, min_size: int, init: Init
     ) -> None:
@@ -157,6 +160,8 @@ class Backbone(nn.Module):
         like = next(self.parameters())
         self.head.reset(num_classes)
         self.head.classifier.to(like.device, like.dtype).apply(self.init)
+        if num_classes and not self.head.pool:
+            self.head.pool = "avg"
         if global_pool is not None:
             self.set_global_pool(global_pool)
 

@@ -36,6 +36,7 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
             window.padding = tuple(int(p) * spread for p in window.padding)
         elif _side(window.kernel_size) > 1:
             raise NotImplementedError(f"{name}: an average over {window.kernel_size} values cannot be spread")
+    backbone.output_stride = output_stride
     vars(backbone).pop("feature_info", None)
 
 

@@ -105,7 +105,8 @@ def save(
     """Write the network and what it takes to use it to one safetensors file, whole or not at all."""
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
-    settings = {**model.settings, "num_classes": model.num_classes}
+    now = {"num_classes": model.num_classes, "in_channels": model.in_channels, "global_pool": model.head.pool}
+    settings = {**model.settings, **now, "output_stride": model.output_stride}
     told = Checkpoint(
         model.variant.name, settings, tuple(classes), preprocessing, recipe, dict(metrics or {}), data, _versions()
     )
@@ -134,6 +135,12 @@ def _build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     for promise, reason in variant.cannot.items():
         if settings.pop(promise, None):
             raise NotImplementedError(f"{variant.name} cannot {promise}={given[promise]}: {reason}")
+    for key, lowest in (("num_classes", 0), ("in_channels", 1)):
+        if settings[key] < lowest:
+            raise ValueError(f"{key}={settings[key]}; give {lowest} or more")
+    for key in ("drop_rate", "drop_path_rate"):
+        if not 0 <= settings.get(key, 0.0) < 1:
+            raise ValueError(f"{key}={settings[key]}; give a probability from 0 to, not including, 1")
     output_stride, pool = settings.get("output_stride"), settings.get("global_pool")
     own = {key: value for key, value in settings.items() if key not in ("output_stride", "global_pool")}
     known = inspect.signature(variant.build).parameters.keys()
@@ -168,7 +175,6 @@ def _from_file(variant: Variant, given: Mapping[str, Any], path: str | PathLike[
             shape["in_channels"],
         )
         model.reset_channels(channels)
-    model.settings = {**model.settings, "num_classes": classes, "in_channels": channels}
     return model
 
 

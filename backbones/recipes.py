@@ -7,6 +7,8 @@ from typing import Any
 from backbones.records import DataInfo, Recipe
 
 LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
+SHARES = ("momentum", "smoothing", "hflip", "translate", "zoom", "reprob", "model_ema_decay")  # from 0 to 1
+LEAST_BATCH = 8  # fewer images have no batch statistics to speak of
 
 MODERN = Recipe(
     source="this library: short, and strong on small data",
@@ -59,17 +61,18 @@ def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()) -> tuple[Recipe, list[str]]:
     """The recipe as it fits this data, and a sentence for everything that differs from its source.
 
-    The rule: epochs stay epochs. Where an epoch has fewer than 20 steps the batch is halved until it has, and the
-    learning rate with it (Goyal et al. 2017, linear scaling), unless one of the two was `chosen`. A warm-up takes at
-    most a tenth of the run. Mirroring is left out where it changes the class. Crops and milestones are fractions
-    already and need no sizing.
+    The rule: epochs stay epochs. Where an epoch has fewer than 20 steps the batch is halved until it has, down to 8
+    images, unless batch or rate was `chosen`; the rate of sgd falls in proportion (Goyal et al. 2017), that of adamw
+    by the square root. A warm-up takes at most a tenth of the run. Mirroring is left out where it changes the class.
+    Crops and milestones are fractions already and need no sizing.
     """
-    notes = list(recipe.deviations)
+    notes = list(check(recipe).deviations)
     images, batch_size = info.images["train"], recipe.batch_size
-    while batch_size > 1 and images / batch_size < LEAST_STEPS and not {"batch_size", "lr"} & chosen:
+    while batch_size >= 2 * LEAST_BATCH and images / batch_size < LEAST_STEPS and not {"batch_size", "lr"} & chosen:
         batch_size //= 2
     if batch_size != recipe.batch_size:
-        lr = recipe.lr * batch_size / recipe.batch_size
+        share = batch_size / recipe.batch_size
+        lr = recipe.lr * (share if recipe.opt == "sgd" else share**0.5)
         notes.append(
             f"batches of {batch_size} images and a rate of {lr:g}, in place of {recipe.batch_size} and {recipe.lr:g}: "
             f"{images} images make too few steps"
@@ -84,3 +87,24 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
         notes.append(f"no mirroring: it would change the class of {info.name}")
         recipe = replace(recipe, hflip=0.0)
     return recipe, notes
+
+
+def check(recipe: Recipe) -> Recipe:
+    """The recipe itself; ValueError for values that cannot be followed."""
+    positive = {key: getattr(recipe, key) for key in ("epochs", "batch_size", "lr")}
+    if wrong := {key: value for key, value in positive.items() if value <= 0}:
+        raise ValueError(f"{wrong}: give values above 0")
+    outside = {key: value for key in SHARES if not 0 <= (value := getattr(recipe, key)) <= 1}
+    if outside:
+        raise ValueError(f"{outside}: give values from 0 to 1")
+    if recipe.sched == "step" and not recipe.milestones:
+        raise ValueError("--sched step needs --milestones, such as 0.5 0.75: fractions of the run")
+    if recipe.sched == "plateau" and recipe.warmup_epochs:
+        raise ValueError("a warm-up before --sched plateau is not defined; use step, cosine or constant")
+    if any(not 0 < m < 1 for m in recipe.milestones):
+        raise ValueError(f"milestones={recipe.milestones}; give fractions of the run, between 0 and 1")
+    if recipe.milestone_rates and len(recipe.milestone_rates) != len(recipe.milestones):
+        raise ValueError(f"{len(recipe.milestone_rates)} milestone rates for {len(recipe.milestones)} milestones")
+    if recipe.loss == "map" and (recipe.mixup or recipe.cutmix or recipe.smoothing):
+        raise ValueError("--loss map takes plain labels: set --mixup, --cutmix and --smoothing to 0")
+    return recipe

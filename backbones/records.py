@@ -16,7 +16,7 @@ PROMISES = {
     "output_stride": "8, 16 or 32, by dilation",
     "checkpointing": "gradient checkpointing",
     "freeze": "fixed parameters and statistics",
-    "compile": "torch.compile(fullgraph=True)",
+    "compile": "torch.compile(fullgraph=True), in evaluation",
     "export": "torch.export and ONNX",
     "init": "the paper's initialisation, reproducible by seed",
     "errors": "a ValueError that says what to do",
@@ -93,7 +93,7 @@ class Recipe:
     nesterov: bool = False
     """Nesterov's form of the momentum"""
     weight_decay: float = 0.0
-    """weight decay, on every parameter unless --no-decay-norm"""
+    """weight decay, on every parameter unless --decay-norm False"""
     decay_norm: bool = True
     """decay biases and normalisation parameters too, as all papers up to 2017 did"""
     sched: Literal["constant", "step", "plateau", "cosine"] = "cosine"
@@ -116,6 +116,8 @@ class Recipe:
     """label smoothing"""
     clip_grad: float | None = None
     """largest gradient norm"""
+    max_filter_rms: float | None = None
+    """scale a convolution's filter back whenever the root mean square of its weights exceeds this (ZFNet, Sec. 3)"""
     model_ema: bool = False
     """keep, evaluate and save a moving average of the weights"""
     model_ema_decay: float = 0.999

@@ -114,7 +114,13 @@ def test_mistakes_are_told_in_a_line(run, tmp_path: Path) -> None:  # type: igno
         (("train", "vgg11", "--data", "digits", "--drop-path-rate", "0.1"), "cannot drop_path_rate=0.1"),
         (("train", "lenet5.modern", "--data", "digits", "--recipe", "paper"), "use --recipe modern"),
         (("train", "lenet5", "--data", "digits", "--early-stop", "3", "--output", f"{tmp_path}/r"), "--val-split"),
-        (("train", "--resume", str(tmp_path)), "recipe.json"),
+        (("train", "--resume", str(tmp_path)), "has no run to continue"),
+        (("train", "--resume", str(tmp_path), "--val-split", "0.3", "--epochs", "3"), "--val-split --epochs"),
+        (("train", "lenet5", "--data", "digits", "--sched", "step"), "--milestones"),
+        (("train", "lenet5", "--data", "digits", "--hflip", "7"), "from 0 to 1"),
+        (("train", "lenet5", "--data", "digits", "--img-size", "0"), "--img-size 0"),
+        (("train", "lenet5", "--data", "digits", "--img-size", "200000"), "does not fit into memory"),
+        (("train", "lenet5", "--data", "digits", "--devices", "0", "--output", f"{tmp_path}/d"), "--devices 0"),
         (("train", "lenet5", "--resume", str(tmp_path)), "leave out --network"),
         (("eval", str(tmp_path), "--data", "digits"), "has no best.safetensors"),
         (("eval", str(tmp_path / "x.safetensors"), "--data", "digits"), "no file"),
@@ -197,7 +203,12 @@ def test_train_on_a_folder_and_on_cifar10(run, tmp_path: Path, monkeypatch: pyte
     assert json.loads(out)["top1"] > 80
 
     write_cifar10(tmp_path / "cifar", images, labels)
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(
+        torchvision.datasets.CIFAR10,
+        "_check_integrity",
+        lambda self: (Path(self.root) / "cifar-10-batches-py").exists(),
+    )
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
     data = f"tv:CIFAR10@{tmp_path / 'cifar'}"
     code, out, err = run("train", "resnet20_cifar", "--data", data, "--output", str(tmp_path / "b"), *flags)
     assert code == 0, err

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from backbones import create_model
+from backbones.catalog import load
 from backbones.models.alexnet import local_response_norm
 from backbones.models.lenet import FIGURE_3, RadialBasis
 from backbones.records import Recipe
-from backbones.train.module import training_loss
+from backbones.train.module import limit_filters, training_loss
 
 # -- LeNet-5
 
@@ -175,3 +176,52 @@ def test_cifar_depths_are_checked() -> None:
     assert len(create_model("resnet20_cifar", depth=14).stages[0]) == 2
     with pytest.raises(ValueError, match="depth=21; give 6n"):
         create_model("resnet20_cifar", depth=21)
+
+
+# -- what is not allowed
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "said"),
+    [
+        ("resnet50", {"depth": 77}, "depths are"),
+        ("resnet50", {"stride_in": "5x5"}, "1x1 or 3x3"),
+        ("resnet50", {"shortcut": "Z"}, "give one of A, B, C, none"),
+        ("vgg16", {"column": "X"}, "give one of A, A-LRN"),
+        ("resnet50", {"in_chans": 0}, "in_channels=0; give 1 or more"),
+        ("resnet50", {"num_classes": -1}, "num_classes=-1; give 0 or more"),
+        ("resnet50", {"drop_rate": 1.0}, "drop_rate=1.0; give a probability"),
+        ("resnet50", {"drop_path_rate": -0.1}, "drop_path_rate=-0.1; give a probability"),
+    ],
+)
+def test_settings_that_are_not_allowed(name: str, setting: dict[str, object], said: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=said):
+        create_model(name, **setting)
+
+
+def test_zfnet_and_vgg_start_as_printed() -> None:
+    """N(0, 0.01^2) with biases 0 (Sec. 3); Glorot's uniform +-sqrt(6 / (fan_in + fan_out)) (VGG, Sec. 3.1)."""
+    zfnet = create_model("zfnet", seed=0)
+    for layer in (m for m in zfnet.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert not layer.bias.any()
+    conv = create_model("vgg11", seed=0).stages[2][0]
+    bound = math.sqrt(6 / (9 * 128 + 9 * 256))
+    assert 0.99 * bound < conv.weight.abs().max() <= bound
+    assert not conv.bias.any()
+
+
+def test_lenet5_multiply_adds_by_hand() -> None:
+    """C3 runs as a dense convolution, with 240,000 where Table I needs 150,000."""
+    by_hand = 25 * 6 * 28**2 + 25 * 6 * 16 * 10**2 + 25 * 16 * 120 + 120 * 84
+    assert load()["lenet5"]["measured"]["madds"] == by_hand
+    assert load()["lenet5.modern"]["measured"]["madds"] == by_hand + 84 * 10
+
+
+def test_filters_are_scaled_back() -> None:
+    """ZFNet, Sec. 3: a filter whose RMS exceeds 0.1 comes back to 0.1; others stay."""
+    conv = nn.Conv2d(2, 3, 5)
+    with torch.no_grad():
+        conv.weight[0], conv.weight[1], conv.weight[2] = 0.05, 0.4, -0.2
+    limit_filters(nn.Sequential(conv), 0.1)
+    assert conv.weight.detach().flatten(1)[:, 0].tolist() == pytest.approx([0.05, 0.1, -0.1])

@@ -24,10 +24,10 @@ from backbones import create_model, train
 from backbones.catalog import load
 from backbones.data import Data, open_data
 from backbones.evaluate import measure
-from backbones.recipes import MODERN, choose, size_to
+from backbones.recipes import MODERN, check, choose, size_to
 from backbones.records import DataInfo, Options, Recipe
 from backbones.train import callbacks, preflight
-from backbones.train.optimise import check, make_optimiser, rate
+from backbones.train.optimise import make_optimiser, rate
 
 QUICK = replace(MODERN, epochs=2, warmup_epochs=0.0, model_ema=False)
 
@@ -91,6 +91,10 @@ def test_recipes_are_sized_to_the_data() -> None:
     assert any("mirror" in note for note in notes)
     assert set(paper.deviations) <= set(notes)
     assert size_to(paper, info, frozenset({"batch_size"}))[0].batch_size == 128
+    tiny = replace(info, images={"train": 24})
+    assert (size_to(paper, tiny)[0].batch_size, size_to(paper, tiny)[0].lr) == (8, pytest.approx(0.1 / 16))
+    assert size_to(MODERN, tiny)[0].lr == pytest.approx(0.005 / 8**0.5)
+    assert size_to(choose("paper", load()["lenet5"]), tiny)[0].batch_size == 1
     short, notes = size_to(replace(MODERN, epochs=3), info)
     assert short.warmup_epochs == pytest.approx(0.3)
     assert any("warm-up" in note for note in notes)
@@ -204,6 +208,29 @@ def test_resuming_ends_where_the_whole_run_ends(
     assert torch.equal(weights(again.folder, train.BEST), weights(whole.folder, train.BEST))
 
 
+@pytest.mark.parametrize("ema", [False, True])
+def test_resuming_a_finished_run_changes_nothing(digits: Data, tmp_path: Path, ema: bool) -> None:
+    recipe = replace(QUICK, model_ema=ema)
+    first = fit(digits, tmp_path / "run", recipe)
+    before = weights(first.folder), weights(first.folder, train.BEST)
+    again = fit(digits, tmp_path / "run", recipe, model=lenet(seed=5), resume=True)
+    assert torch.equal(weights(again.folder), before[0])
+    assert torch.equal(weights(again.folder, train.BEST), before[1])
+    assert again.history == first.history
+    assert again.metrics == first.metrics
+
+
+def test_runs_never_share_a_folder(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = replace(QUICK, epochs=1)
+    folders = [train.fit(lenet(), digits, recipe, console=Console(quiet=True)).folder for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert "BACKBONES_RUN" not in os.environ
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ValueError, match="--output"):
+        train.fit(lenet(), digits, recipe, console=Console(quiet=True))
+
+
 def test_best_is_the_average_when_there_is_one(digits: Data, tmp_path: Path) -> None:
     recipe = replace(QUICK, epochs=1, model_ema=True)
     result = fit(digits, tmp_path / "run", recipe)
@@ -313,8 +340,21 @@ def test_a_stopped_process_can_go_on(tmp_path: Path, how: signal.Signals) -> Non
     done = len((folder / "metrics.csv").read_text().splitlines()) - 1
     written["recipe"]["epochs"] = done + 1
     (folder / "recipe.json").write_text(json.dumps(written))
-    process = start("--resume", str(folder))
+    folder = folder.rename(tmp_path / "moved")
+    process = start("--resume", str(folder), "--workers", "0")
     told = process.communicate(timeout=120)[0]
     assert process.returncode == 0, told
     assert "test accuracy" in told
     assert len((folder / "metrics.csv").read_text().splitlines()) == done + 2
+    assert json.loads((folder / "recipe.json").read_text())["notes"] == written["notes"] != []
+
+
+def test_two_processes_make_one_run(tmp_path: Path) -> None:
+    """Each sees half of every batch; the first tests, and every dropped branch is expected to have no gradient."""
+    folder = tmp_path / "run"
+    flags = ("--epochs", "1", "--devices", "2", "--workers", "0", "--drop-path-rate", "0.5", "--batch-size", "256")
+    process = start("resnet20_cifar", "--data", "digits", "--output", str(folder), *flags)
+    told = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, told
+    assert told.count("test accuracy") == told.count("parameters") == told.count("no mirroring") == 1
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 2

@@ -1,5 +1,6 @@
 """One thin function per command. No torch here: a command imports it when it runs."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,8 @@ def main() -> None:
         "explain": show.explain,
         "recipe": show.recipe,
     }
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("backbones").setLevel(logging.INFO)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     try:
         command: Any = tyro.extras.subcommand_cli_from_dict(
@@ -42,8 +45,9 @@ def main() -> None:
             command.run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has seen enough; as the shell tells it
         sys.stderr.close()
+        sys.exit(141)
     except MISTAKES as error:
         if isinstance(error, KeyError | IndexError):
             raise

@@ -4,7 +4,7 @@ import ast
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,8 @@ from backbones.records import Options, Recipe
 
 KEPT = ("source", "deviations")  # of a recipe, and no flags
 ORIGIN = ("network", "data", "val_split", "download", "weights")  # of a run, kept beside its recipe
-RUN_FILE = "recipe.json"
+RUN_FILE, RESUME_FILE = "recipe.json", "last.ckpt"  # as in backbones.train.folder, which imports torch
+MOVABLE = ("workers", "devices", "nodes")  # options that may differ when a run is continued
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,20 @@ class Train:
         _start(origin, values, self.options, frozenset(chosen))
 
 
-def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, chosen: frozenset[str] | None) -> None:
-    """Make the data and the network, and fit. `chosen`: fields not to be sized to the data; None continues a run."""
+def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: list[str] | frozenset[str]) -> None:
+    """Make the data and the network, and fit.
+
+    `notes` are the fields that a new run chose, which are not sized to the data, or the notes of a run to continue.
+    """
     from rich.console import Console
 
     from backbones import create_model, train
     from backbones.data import open_data
 
-    resume = chosen is None
+    resume = isinstance(notes, list)
     data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])
-    recipe, notes = (recipe, []) if chosen is None else recipes.size_to(recipe, data.info, chosen)
+    if not isinstance(notes, list):
+        recipe, notes = recipes.size_to(recipe, data.info, notes)
     model = create_model(
         origin["network"],
         num_classes=len(data.info.classes),
@@ -81,21 +86,29 @@ def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, chosen: 
         f"after {result.seconds:.0f} s",
         highlight=False,
     )
-    console.print(f"pictures and figures: {result.folder / 'report.md'}", highlight=False, soft_wrap=True)
+    where = f"pictures and figures: {result.folder / 'report.md'}"
+    console.print(where, markup=False, highlight=False, soft_wrap=True)
 
 
 def _continue(command: Train) -> None:
-    """The run in the folder, with the settings it was started with."""
-    given = [f"--{key.replace('_', '-')}" for key, value in vars(command.values).items() if value is not None]
-    given += [f"--{key}" for key in ("network", "data", "weights") if getattr(command, key)]
-    if given or command.options != Options():
-        raise ValueError(f"--resume continues a run with its own settings; leave out {' '.join(given) or 'all others'}")
-    file = Path(command.resume or "") / RUN_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"no {file}; --resume takes the folder of a run, such as runs/lenet5-digits-...")
-    told = json.loads(file.read_text())
-    options = Options(**told["options"])
-    _start({key: told[key] for key in ORIGIN}, recipes.from_json(told["recipe"]), options, None)
+    """The run in the folder, with the settings it was started with; only where it runs may change."""
+    folder = command.resume or Path()
+    values = {**vars(command), **vars(command.values), **vars(command.options)}
+    usual = {**{f.name: f.default for f in fields(Train)}, **vars(Options())}
+    given = [k for k, v in values.items() if k not in ("resume", "values", "options") and v != usual.get(k)]
+    if fixed := [f"--{key.replace('_', '-')}" for key in given if key not in MOVABLE]:
+        raise ValueError(f"--resume continues a run with its own settings; leave out {' '.join(fixed)}")
+    file = folder / RUN_FILE
+    if not file.is_file() or not (folder / RESUME_FILE).is_file():
+        raise FileNotFoundError(f"{folder} has no run to continue; --resume takes its folder, such as runs/lenet5-...")
+    try:
+        told = json.loads(file.read_text())
+        moved = {key: getattr(command.options, key) for key in given}
+        options = Options(**{**told["options"], **moved, "output": str(folder)})
+        origin, recipe = {key: told[key] for key in ORIGIN}, recipes.from_json(told["recipe"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is not what a run wrote ({type(error).__name__}: {error}); start a new run") from None
+    _start(origin, recipe, options, told["notes"])
 
 
 def arguments(args: Sequence[str]) -> type[Train]:
@@ -117,8 +130,10 @@ def arguments(args: Sequence[str]) -> type[Train]:
 def _named_recipe(args: Sequence[str]) -> Recipe:
     """The recipe that the arguments name, for the help."""
     words = [word for argument in args for word in argument.split("=")]
-    entries = [entry for word in words if (entry := catalog.load().get(word)) and entry["recipe"]]
-    return recipes.choose("paper", entries[0]) if "paper" in words and entries else recipes.MODERN
+    entries = [catalog.load()[word] for word in words if word in catalog.load()]
+    if not entries:
+        return recipes.MODERN
+    return recipes.choose("paper" if "paper" in words and entries[0]["recipe"] else "modern", entries[0])
 
 
 def _metavar(kind: Any) -> str:

@@ -13,8 +13,6 @@ from backbones.records import Preprocessing
 if TYPE_CHECKING:
     from backbones.backbone import Backbone
 
-BEST = "best.safetensors"
-
 
 def evaluate(
     source: Positional[Path],
@@ -38,6 +36,7 @@ def evaluate(
         json_: print the figures as JSON
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from backbones.data import open_data
@@ -46,7 +45,7 @@ def evaluate(
 
     model, preprocessing = _load(source)
     told = model.checkpoint
-    opened = open_data(data, channels=model.in_channels, val_split=val_split)
+    opened = open_data(data, channels=model.in_channels, val_split=val_split, whole=not val_split)
     if opened.info.classes != told.classes:
         raise ValueError(f"{source} knows the classes {_some(told.classes)}, {data} has {_some(opened.info.classes)}")
     name = part or ("test" if opened.test else "val" if opened.val else "train")
@@ -61,7 +60,9 @@ def evaluate(
             json.dumps({"data": data, "part": name, **metrics.summary(), "interval": [low, high], "classes": classes})
         )
         return
-    table = Table("figure", "value", box=None, title=f"{told.network} on {data}, {name} part", title_justify="left")
+    table = Table(
+        "figure", "value", box=None, title=escape(f"{told.network} on {data}, {name} part"), title_justify="left"
+    )
     table.add_row("images", f"{metrics.images:,}")
     table.add_row("top-1", f"{metrics.top1:.2f} %  (95 % interval {low:.2f} to {high:.2f} %)")
     if metrics.top5 is not None:
@@ -69,7 +70,7 @@ def evaluate(
     table.add_row("cross entropy", f"{metrics.loss:.4f}")
     table.add_row("calibration error", f"{metrics.calibration_error:.2f} %")
     for label, accuracy in zip(told.classes, metrics.per_class, strict=True):
-        table.add_row(f"class {label}", "no images" if accuracy is None else f"{accuracy:.1f} %")
+        table.add_row(escape(f"class {label}"), "no images" if accuracy is None else f"{accuracy:.1f} %")
     Console().print(table)
 
 
@@ -117,10 +118,16 @@ def predict(
 def _load(source: Path) -> "tuple[Backbone, Preprocessing]":
     """The network of a run folder or file, with what it takes to use it on images."""
     from backbones import load
+    from backbones.train import BEST, LAST
 
-    file = source / BEST if source.is_dir() else source
-    if source.is_dir() and not file.exists():
-        raise FileNotFoundError(f"{source} has no {BEST}; give the folder of a finished run, or a .safetensors file")
+    file = source
+    if source.is_dir():
+        kept = [source / name for name in (BEST, LAST) if (source / name).exists()]
+        if not kept:
+            raise FileNotFoundError(f"{source} has no {BEST}; give the folder of a run, or a .safetensors file")
+        file = kept[0]
+        if file.name == LAST:
+            print(f"{source} was stopped before it had a best network; this is its last", file=sys.stderr)
     model = load(file)
     preprocessing = model.checkpoint.preprocessing
     if preprocessing is None or not model.checkpoint.classes:

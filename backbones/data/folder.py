@@ -14,7 +14,7 @@ ENDINGS = ", ".join(ending[1:] for ending in EXTENSIONS)
 MISNAMED = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "eval": "val", "testing": "test"}
 
 
-def open_folder(path: str, channels: int, val_split: float) -> Found:
+def open_folder(path: str, channels: int, val_split: float, whole: bool = False) -> Found:
     """The images under a path. FileNotFoundError or ValueError for a layout that is not the expected one."""
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -29,7 +29,7 @@ def open_folder(path: str, channels: int, val_split: float) -> Found:
             )
     if "train" in folders and (_folders(folders["train"]) or folders.keys() <= {"train", "val", "test"}):
         return _with_parts(root, folders, channels)
-    return _flat(root, channels, val_split)
+    return _flat(root, channels, val_split, whole)
 
 
 def _with_parts(root: Path, folders: dict[str, Path], channels: int) -> Found:
@@ -53,17 +53,18 @@ def _with_parts(root: Path, folders: dict[str, Path], channels: int) -> Found:
     return Found(root.resolve().name, classes, channels, None, True, "; ".join(said), **parts)
 
 
-def _flat(root: Path, channels: int, val_split: float) -> Found:
+def _flat(root: Path, channels: int, val_split: float, whole: bool) -> Found:
     """PATH/<class>/*"""
     files = _files_by_class(root)
     _require_two(root, tuple(files))
-    if not val_split:
+    if not val_split and not whole:
         raise ValueError(
             f"{root} has classes ({_some(list(files))}) but no train and val folders; "
             "add --val-split 0.2 to hold out a fifth of the images for validation, or make the two folders"
         )
     part = _part(files, tuple(files), channels)
-    return Found(root.resolve().name, tuple(files), channels, None, True, "one folder per class, no parts", part)
+    val = part if whole else None
+    return Found(root.resolve().name, tuple(files), channels, None, True, "one folder per class, no parts", part, val)
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:

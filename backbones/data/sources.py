@@ -22,7 +22,9 @@ SPLIT_SEED = 0
 """of the draw that holds out a share of every class"""
 
 
-def open_data(spec: str, *, channels: int | None = None, val_split: float = 0.0, download: bool = False) -> Data:
+def open_data(
+    spec: str, *, channels: int | None = None, val_split: float = 0.0, download: bool = False, whole: bool = False
+) -> Data:
     """The dataset that a word names.
 
     Args:
@@ -30,6 +32,7 @@ def open_data(spec: str, *, channels: int | None = None, val_split: float = 0.0,
         channels: convert the images to 1 (gray) or 3 (RGB); the source's own if not given
         val_split: share of the training images to hold out as `val`, where the source has no such part
         download: let torchvision download what is missing
+        whole: take a folder without parts as it is, all of it as `val`: to test on, not to train
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"images can have 1 channel (gray) or 3 (RGB), not {channels}; choose channels=1 or 3")
@@ -40,7 +43,7 @@ def open_data(spec: str, *, channels: int | None = None, val_split: float = 0.0,
     if spec == "digits":
         found = _digits(channels or 1)
     elif kind == "folder" and rest:
-        found = open_folder(rest, channels or 3, val_split)
+        found = open_folder(rest, channels or 3, val_split, whole)
     elif kind == "tv" and name and at and root:
         found = open_tv(name, root, channels, download)
     else:

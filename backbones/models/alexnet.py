@@ -73,7 +73,8 @@ def dropout_first_head(channels: int, grid: int, num_classes: int, drop_rate: fl
 class AlexNet(Backbone):
     """AlexNet, 227x227 images.
 
-    Weights N(0, 0.01^2); biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere (Sec. 5).
+    The normalisation runs over the maps of both towers, which the paper leaves open. Weights N(0, 0.01^2); biases 1 in
+    conv2, conv4, conv5, fc6 and fc7, 0 elsewhere (Sec. 5).
     """
 
     def __init__(
@@ -117,6 +118,7 @@ RECIPE = Recipe(
     lighting=0.1,
     deviations=(
         "the mean and deviation of each channel in place of the mean of each pixel",
+        "crops from the whole image, its shorter side at 256, in place of its central 256x256",
         "the rate falls after 10 epochs without progress, where the authors lowered it by hand",
     ),
 )

@@ -1,7 +1,7 @@
 """ResNet (He, Zhang, Ren, Sun, 2015): blocks that learn what to add to their input. Source: Table 1 and Sec. 4.2."""
 
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ BOTTLENECK_FROM = 50
 CIFAR_CHANNELS = (16, 32, 64)  # Sec. 4.2: depth 6n + 2
 
 Shortcut = Literal["A", "B", "C", "none"]
+SHORTCUTS = get_args(Shortcut)
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
@@ -74,6 +75,8 @@ class PaddedIdentity(nn.Module):
 
 def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Options A, B and C of Sec. 4.1: padded identity, projection where the size changes, projection everywhere."""
+    if kind not in SHORTCUTS:
+        raise ValueError(f"shortcut={kind!r}; give one of {', '.join(SHORTCUTS)}")
     if kind == "C" or (kind == "B" and (stride > 1 or in_channels != out_channels)):
         return nn.Sequential(*conv_norm(in_channels, out_channels, 1, stride))
     if stride > 1 or in_channels != out_channels:
@@ -148,6 +151,10 @@ class ResNet(Backbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
+        if depth not in TABLE_1 or stride_in not in ("1x1", "3x3"):
+            raise ValueError(
+                f"depth={depth}, stride_in={stride_in!r}; depths are {list(TABLE_1)}, strides in 1x1 or 3x3"
+            )
         bottleneck = depth >= BOTTLENECK_FROM
         channels = tuple(c * EXPANSION if bottleneck else c for c in CHANNELS)
         plan = Plan(TABLE_1[depth], channels, (1, 2, 2, 2), bottleneck, stride_in, shortcut, drop_path_rate)
@@ -184,7 +191,7 @@ class CifarResNet(Backbone):
             stages=plan.stages(CIFAR_CHANNELS[0]),
             head=Head(CIFAR_CHANNELS[-1], num_classes, drop_rate=drop_rate),
             in_channels=in_channels,
-            min_size=8,
+            min_size=4,
             init=he_init,
         )
 
@@ -203,7 +210,10 @@ RECIPE = Recipe(
     scale=(256 / 224, 480 / 224),
     hflip=0.5,
     lighting=0.1,
-    deviations=(PER_CHANNEL,),
+    deviations=(
+        PER_CHANNEL,
+        "the rate falls after 10 epochs without progress; the paper does not say how long it waits",
+    ),
 )
 CIFAR_RECIPE = Recipe(
     source="Sec. 4.2",
@@ -249,6 +259,7 @@ IMAGENET = {  # depth -> multiply-adds of Table 1, shortcut, errors of the resid
     101: (7.6e9, "B", [ten_crops("Table 3", 21.75, 6.05)], []),
     152: (11.3e9, "B", [ten_crops("Table 3", 21.43, 5.71)], []),
 }
+OPTION_B_34 = (ten_crops("Table 3", 24.52, 7.46),)
 for depth, (madds, shortcut, errors, plain_errors) in IMAGENET.items():
     size = replace(MAPS, madds=madds)
     settings = {"depth": depth, "shortcut": shortcut}
@@ -260,6 +271,7 @@ for depth, (madds, shortcut, errors, plain_errors) in IMAGENET.items():
             ResNet,
             PAPER,
             {**settings, "shortcut": "B", "stride_in": "3x3"},
+            reported=OPTION_B_34 if depth == 34 else (),
             departures=(departure,),
             recipe=RECIPE,
         ),

@@ -50,6 +50,8 @@ class VGG(Backbone):
         in_channels: int = 3,
         drop_rate: float = 0.5,
     ) -> None:
+        if column not in TABLE_1:
+            raise ValueError(f"column={column!r} of Table 1; give one of {', '.join(TABLE_1)}")
         stages, channels = [], in_channels
         for kinds, width in zip(TABLE_1[column], CHANNELS, strict=True):
             stage = nn.Sequential()
@@ -90,6 +92,7 @@ RECIPE = Recipe(
         "scale jitter from the start, where the paper fine-tunes a network trained at a fixed scale",
         "Glorot's initialisation for every depth, in place of starting from a trained network A",
         "the mean and deviation of each channel in place of the mean colour",
+        "the rate falls after 10 epochs without progress; the paper does not say how long it waits",
     ),
 )
 BATCH_NORM = Departure("batch normalisation before every ReLU of a convolution", "no normalisation", "Sec. 2.1")
@@ -121,11 +124,11 @@ NETWORKS = {  # name -> column, what is printed of it
         [errors(27.3, 9.0, 256, "256"), errors(26.9, 8.7, 384, "384"), errors(25.5, 8.0, 384, "[256;512]")],
     ),
 }
-QUOTED = {"vgg16": 15.3e9, "vgg19": 19.6e9}  # by ResNet (1512.03385, Sec. 3.3 and Table 1)
+QUOTED = {"vgg16": 15.3e9, "vgg19": 19.6e9}  # by ResNet, when it compares
 
 for name, (column, params, claims) in NETWORKS.items():
     size = Reported("Table 2", params=params, maps=(112, 56, 28, 14, 7))
-    quoted = [Reported("1512.03385, Sec. 3.3", madds=QUOTED[name])] if name in QUOTED else []
+    quoted = [Reported("1512.03385, Sec. 4.1", madds=QUOTED[name])] if name in QUOTED else []
     register(
         Variant(
             name,

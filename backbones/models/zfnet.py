@@ -24,7 +24,8 @@ TABLE_3_B = (512, 1024, 512)  # the variant (b) of Table 2, "layers 3,4,5: 512,1
 class ZFNet(Backbone):
     """ZFNet, 224x224 images; every map of a layer sees every map below.
 
-    Paddings are those that give the sizes of Figure 3. Weights: the paper prints "initialized to 10^-2" (Sec. 3),
+    Paddings are those that give the sizes of Figure 3; the contrast normalisation has AlexNet's constants, since the
+    paper prints none. Weights: the paper prints "initialized to 10^-2" (Sec. 3),
     which for all weights alike would never break their symmetry; N(0, 0.01^2) as in AlexNet, biases 0.
     """
 
@@ -44,7 +45,7 @@ class ZFNet(Backbone):
             stages=stages,
             head=fully_connected_head(fifth, GRID, num_classes, drop_rate),
             in_channels=in_channels,
-            min_size=57,
+            min_size=53,
             init=gaussian_init(0.01),
         )
 
@@ -65,11 +66,11 @@ RECIPE = Recipe(
     crop="side",
     scale=(256 / 224, 256 / 224),
     hflip=0.5,
+    max_filter_rms=0.1,
     deviations=(
         "random crops in place of the ten fixed ones (corners and centre, mirrored)",
         "the mean and deviation of each channel in place of the mean of each pixel",
         "the rate falls after 10 epochs without progress, where the authors lowered it by hand",
-        "filters whose RMS exceeds 0.1 are not scaled back",
     ),
 )
 

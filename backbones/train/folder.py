@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,31 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 """the network, as `backbones.load` reads it"""
 
 
+SHARED = "BACKBONES_RUN"
+"""environment variable by which the first process of a run tells the others its folder"""
+
+
+def is_first_process() -> bool:
+    """Whether this process prints and writes; the others of a run only compute."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
 def new_folder(network: str, data: str) -> Path:
-    """runs/<network>-<data>-<time>; the other processes of this run are told the same one."""
+    """A folder runs/<network>-<data>-<time> that no other run has; for the other processes, that of the first."""
+    if SHARED in os.environ:
+        return Path(os.environ[SHARED])
+    if "LOCAL_RANK" in os.environ:
+        raise ValueError("a run that is started on several machines needs one folder for all; give --output")
     readable = "".join(c if c.isalnum() else "-" for c in data)
     name = f"{network}-{readable}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path(os.environ.setdefault("BACKBONES_RUN", str(Path("runs") / name)))
+    for number in count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise RuntimeError("count() ended")
 
 
 def write_settings(

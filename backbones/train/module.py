@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from backbones.backbone import Backbone
@@ -23,6 +23,14 @@ def training_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     if recipe.loss == "map":
         logits = F.pad(logits, (0, 1), value=-recipe.rubbish)
     return F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
+
+
+@torch.no_grad()
+def limit_filters(model: nn.Module, max_rms: float) -> None:
+    """Scale every filter of every convolution whose root mean square exceeds `max_rms` back to it (ZFNet, Sec. 3)."""
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        rms = conv.weight.square().mean((1, 2, 3), keepdim=True).sqrt()
+        conv.weight.mul_((max_rms / rms).clamp(max=1.0))
 
 
 class Classifier(L.LightningModule):
@@ -46,6 +54,11 @@ class Classifier(L.LightningModule):
             )
         self._log("train", loss, logits, labels)
         return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.recipe.max_filter_rms:
+            limit_filters(self.model, self.recipe.max_filter_rms)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch

@@ -37,19 +37,3 @@ def rate(recipe: Recipe, epoch: float) -> float:
             return (1.0, *recipe.milestone_rates)[passed]
         return recipe.decay_rate**passed
     return 1.0
-
-
-def check(recipe: Recipe) -> Recipe:
-    """The recipe itself; ValueError for values that cannot be followed."""
-    positive = {key: getattr(recipe, key) for key in ("epochs", "batch_size", "lr")}
-    if wrong := {key: value for key, value in positive.items() if value <= 0}:
-        raise ValueError(f"{wrong}: give values above 0")
-    if recipe.sched == "plateau" and recipe.warmup_epochs:
-        raise ValueError("a warm-up before --sched plateau is not defined; use step, cosine or constant")
-    if any(not 0 < m < 1 for m in recipe.milestones):
-        raise ValueError(f"milestones={recipe.milestones}; give fractions of the run, between 0 and 1")
-    if recipe.milestone_rates and len(recipe.milestone_rates) != len(recipe.milestones):
-        raise ValueError(f"{len(recipe.milestone_rates)} milestone rates for {len(recipe.milestones)} milestones")
-    if recipe.loss == "map" and (recipe.mixup or recipe.cutmix or recipe.smoothing):
-        raise ValueError("--loss map takes plain labels: set --mixup, --cutmix and --smoothing to 0")
-    return recipe

@@ -38,20 +38,23 @@ def check_disk(folder: Path, model: nn.Module) -> None:
 def check_step(model: Backbone, size: tuple[int, int], recipe: Recipe, images: int, precision: str) -> float:
     """Seconds of one forward and backward pass of the full batch, on a copy. MemoryError if it does not fit."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trial = copy.deepcopy(model).to(device).train()
     batch = min(recipe.batch_size, images)
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    x = torch.randn(batch, model.in_channels, *size, device=device)
-    labels = torch.arange(batch, device=device) % model.num_classes
     try:
+        trial = copy.deepcopy(model).to(device).train()
+        x = torch.randn(batch, model.in_channels, *size, device=device)
+        labels = torch.arange(batch, device=device) % model.num_classes
         for _ in range(2):  # the first pass warms up
             start = time.perf_counter()
             with torch.autocast(device, dtype, enabled=dtype is not None):
                 loss = training_loss(trial(x), labels, recipe)
             torch.autograd.backward(loss)
             value = loss.item()
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise MemoryError(f"a batch of {batch} images does not fit: {error}; give a smaller --batch-size") from None
+    except RuntimeError as error:  # torch's allocators raise it, and on a GPU a subclass
+        if "memory" not in str(error):
+            raise
+        told = f"a batch of {batch} images of {size[0]}x{size[1]} does not fit into memory"
+        raise MemoryError(f"{told}; give a smaller --batch-size or --img-size") from None
     if not math.isfinite(value):
         raise FloatingPointError(f"the first loss is {value}; use --amp-dtype bfloat16, or no --amp")
     return time.perf_counter() - start

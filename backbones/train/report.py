@@ -66,7 +66,8 @@ def _text(
     lines += [f"| {figure} | {value} |" for figure, value in rows.items()]
     lines += ["", "## Classes", "", "| class | images | correct |", "|---|---|---|"]
     for name, row, share in zip(info.classes, metrics.confusion, metrics.per_class, strict=True):
-        lines.append(f"| {name} | {sum(row)} | {'none here' if share is None else f'{share:.1f} %'} |")
+        escaped = name.replace("|", "\\|")
+        lines.append(f"| {escaped} | {sum(row)} | {'none here' if share is None else f'{share:.1f} %'} |")
     for title, file in pictures.items():
         lines += ["", f"## {title}", "", f"![{title}]({file})"]
     if not pictures:

@@ -5,13 +5,14 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 from torch.utils.data import DataLoader
@@ -26,20 +27,33 @@ from backbones.data import (
     make_loader,
     mixer,
     preprocessing_for,
+    set_epoch,
     train_transform,
 )
 from backbones.evaluate import Collected, collect, measure
+from backbones.layers import DropPath
+from backbones.recipes import check
 from backbones.records import Options, Preprocessing, Recipe
 from backbones.train import preflight
 from backbones.train.callbacks import History, Keep, ProgressBar, moving_average
-from backbones.train.folder import BEST, LAST, METRICS_FILE, RESUME_FILE, new_folder, write_settings
+from backbones.train.folder import (
+    BEST,
+    LAST,
+    METRICS_FILE,
+    RESUME_FILE,
+    SHARED,
+    is_first_process,
+    new_folder,
+    write_settings,
+)
 from backbones.train.module import Classifier
-from backbones.train.optimise import check
 from backbones.train.report import Result, write_report
 
 
 class Loaders(L.LightningDataModule):
     """The training and validation images, for this process of the run."""
+
+    first_epoch = 0
 
     def __init__(self, data: Data, preprocessing: Preprocessing, recipe: Recipe, options: Options) -> None:
         super().__init__()
@@ -49,7 +63,9 @@ class Loaders(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         colours = colours_of(self.data.train) if self.recipe.lighting else None
         transform = train_transform(self.preprocessing, self.recipe, self.data.info, colours)
-        return self._loader(self.data.train, transform, train=True)
+        loader = self._loader(self.data.train, transform, train=True)
+        set_epoch(loader, self.first_epoch)  # loading starts before Lightning says which epoch it is
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         if self.data.val is None:
@@ -72,7 +88,7 @@ class Loaders(L.LightningDataModule):
 
 def input_of(model: Backbone, data: Data, img_size: int | None = None) -> Preprocessing:
     """How this network is to see these images: at its own size, cropped where photographs are."""
-    side = img_size or model.variant.input_size[1]
+    side = model.variant.input_size[1] if img_size is None else img_size
     if side < model.min_size:
         raise ValueError(f"--img-size {side}; {model.variant.name} reads {model.min_size} pixels or more")
     crop = model.variant.crop if data.info.size is None else 1.0  # small images have no border to spare
@@ -105,83 +121,118 @@ def fit(
         FloatingPointError: the loss became infinite
         KeyboardInterrupt: after Ctrl-C; what was trained so far is kept, and the console says how to go on
     """
-    console, options, start = console or Console(), options or Options(), time.perf_counter()
+    options, start = options or Options(), time.perf_counter()
+    console = (console or Console()) if is_first_process() else Console(quiet=True)
     recipe = check(recipe)
     if options.early_stop and data.val is None:
         raise ValueError("--early-stop watches the validation part, and there is none; add --val-split 0.1")
     preprocessing = input_of(model, data, options.img_size)
-    folder = Path(options.output) if options.output else new_folder(model.variant.name, data.info.name)
-    checkpoint = folder / RESUME_FILE
-    if not resume and checkpoint.exists() and "LOCAL_RANK" not in os.environ:
-        raise ValueError(f"{folder} holds a run; continue it with --resume {folder}, or give another --output")
-    for note in notes:
-        console.print(f"[dim]note: {note}[/]")
+    loaders = Loaders(data, preprocessing, recipe, options)
     precision = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}[options.amp_dtype] if options.amp else "32-true"
-    preflight.check_data(data)
-    preflight.check_disk(folder, model)
-    seconds = preflight.check_step(model, preprocessing.size, recipe, len(data.train), precision)
-    steps = -(-len(data.train) // recipe.batch_size)
-    console.print(
-        f"{model.variant.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{len(data.train):,} images, {recipe.epochs} epochs of {steps} steps, "
-        f"about {max(1, round(seconds * steps * recipe.epochs))} s of computing; folder {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    write_settings(folder, recipe, options, notes, origin or {})
+    if options.output and not resume and is_first_process() and (Path(options.output) / RESUME_FILE).exists():
+        raise ValueError(f"{options.output} holds a run; continue it with --resume, or give another --output")
+    for note in notes:
+        console.print(f"note: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if is_first_process():
+        preflight.check_data(data)
+        seconds = preflight.check_step(model, preprocessing.size, recipe, len(data.train), precision)
+        steps = -(-len(data.train) // recipe.batch_size)
+        told = (
+            f"{model.variant.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
+            f"{len(data.train):,} images, {recipe.epochs} epochs of {steps} steps, "
+            f"about {max(1, round(seconds * steps * recipe.epochs))} s of computing"
+        )
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    folder = Path(options.output) if options.output else new_folder(model.variant.name, data.info.name)
+    if is_first_process():
+        preflight.check_disk(folder, model)
+        write_settings(folder, recipe, options, notes, origin or {})
 
     def save(name: str, metrics: Mapping[str, float], network: Backbone = model) -> None:
         told = {"classes": data.info.classes, "preprocessing": preprocessing, "recipe": recipe, "data": data.info.name}
         factory.save(network, folder / name, metrics=metrics, **told)  # type: ignore[arg-type]
 
     history = History(folder / METRICS_FILE)
-    callbacks = [
-        history,
-        Keep(checkpoint, lambda epoch, top1: save(BEST, {"epoch": epoch, "val_top1": top1})),
-        ProgressBar(console),
-        *([moving_average(recipe)] if recipe.model_ema else []),
-        *([EarlyStopping("val_top1", mode="max", patience=options.early_stop)] if options.early_stop else []),
-    ]
+    keep = Keep(folder / RESUME_FILE, lambda epoch, top1: save(BEST, {"epoch": epoch, "val_top1": top1}))
     module = Classifier(model, recipe, options.seed, mixer(recipe, len(data.info.classes)))
-    loaders = Loaders(data, preprocessing, recipe, options)
-    with _quiet(), _threads_beside(loaders.workers):
-        trainer = L.Trainer(
-            max_epochs=recipe.epochs,
-            devices=options.devices,
-            num_nodes=options.nodes,
-            precision=precision,  # type: ignore[arg-type]
-            gradient_clip_val=recipe.clip_grad,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-        )
-        try:
-            trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint if resume else None, weights_only=True)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            save(LAST, {"epoch": trainer.current_epoch})
-            console.print(
-                f"stopped in epoch {trainer.current_epoch + 1}; go on with: backbones train --resume {folder}"
-            )
-            raise KeyboardInterrupt from None
-    if not trainer.is_global_zero:
-        raise SystemExit(0)  # the first process tests and reports
-    save(LAST, {"epoch": trainer.current_epoch})
+    kept = torch.load(folder / RESUME_FILE, weights_only=True) if resume else None
+    if kept:
+        loaders.first_epoch = kept["epoch"] + 1
+    if kept and loaders.first_epoch >= recipe.epochs:  # all epochs are done, and what is kept is what came of them
+        module.load_state_dict(kept["state_dict"])
+        history.load_state_dict(kept["callbacks"][history.state_key])
+        epoch = recipe.epochs
+    else:
+        epoch = _train(module, loaders, [history, keep, ProgressBar(console)], precision, folder, resume, console, save)
+    save(LAST, {"epoch": epoch})
     if data.val is None:  # nothing to choose by
-        save(BEST, {"epoch": trainer.current_epoch})
+        save(BEST, {"epoch": epoch})
     best = factory.load(folder / BEST)
     part, name = (data.test, "test") if data.test else (data.val, "val") if data.val else (data.train, "train")
     collected = answers(best, part, preprocessing, recipe.batch_size, options.workers)
     metrics = measure(*collected, len(data.info.classes))
-    told = {**best.checkpoint.metrics, **{f"{name}_{key}": value for key, value in metrics.summary().items()}}
-    save(BEST, told, best)
+    figures = {**best.checkpoint.metrics, **{f"{name}_{key}": value for key, value in metrics.summary().items()}}
+    save(BEST, figures, best)
     result = Result(folder, name, metrics, collected, history.rows, time.perf_counter() - start)
     write_report(result, best, part, data.info, notes)
     return result
+
+
+def _train(
+    module: Classifier,
+    loaders: Loaders,
+    callbacks: list[L.Callback],
+    precision: Any,
+    folder: Path,
+    resume: bool,
+    console: Console,
+    save: Callable[[str, Mapping[str, float]], None],
+) -> int:
+    """Lightning's part: all epochs, on all devices. The number of epochs done; only the first process returns."""
+    recipe, options = loaders.recipe, loaders.options
+    if recipe.model_ema:
+        callbacks.append(moving_average(recipe))
+    if options.early_stop:
+        callbacks.append(EarlyStopping("val_top1", mode="max", patience=options.early_stop))
+    with _quiet(), _threads_beside(loaders.workers), _told_to_others(folder):
+        try:
+            trainer = L.Trainer(
+                max_epochs=recipe.epochs,
+                devices=options.devices,
+                num_nodes=options.nodes,
+                strategy=_strategy(module, options),
+                precision=precision,
+                gradient_clip_val=recipe.clip_grad,
+                callbacks=callbacks,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+            )
+        except MisconfigurationException as error:
+            raise ValueError(f"--devices {options.devices}, --nodes {options.nodes}: {error}") from None
+        try:
+            checkpoint = folder / RESUME_FILE if resume else None
+            trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if trainer.is_global_zero:
+                save(LAST, {"epoch": trainer.current_epoch})
+            how = f"stopped in epoch {trainer.current_epoch + 1}; go on with: backbones train --resume {folder}"
+            console.print(how, markup=False, highlight=False, soft_wrap=True)
+            raise KeyboardInterrupt from None
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # the first process tests and reports
+    return trainer.current_epoch
+
+
+def _strategy(module: Classifier, options: Options) -> str:
+    """Processes that each see a dropped branch must be told that its gradients will not come."""
+    several = options.nodes > 1 or options.devices not in ("auto", "1") or torch.cuda.device_count() > 1
+    drops = any(m.rate for m in module.modules() if isinstance(m, DropPath))
+    return "ddp_find_unused_parameters_true" if several and drops else "auto"
 
 
 def workers_by_default() -> int:
@@ -213,6 +264,16 @@ def answers(
         workers=workers_by_default() if workers is None else workers,
     )
     return collect(model, loader, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _told_to_others(folder: Path) -> Iterator[None]:
+    """The processes that this one starts work in the same folder."""
+    os.environ[SHARED] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(SHARED, None)
 
 
 @contextmanager
