@@ -1,14 +1,18 @@
-"""One thread per test process, and tests of one network on one process, which builds it once."""
+"""One thread per test process; tests of one network on one process, which builds it once; the sweeps are slow."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two processes share two cores
 
 import pytest
+from networks import DEEP, KINDS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
         if name:
             item.add_marker(pytest.mark.xdist_group(name))
+        deep = name in DEEP and item.path.stem == "test_promises" and "counts" not in item.name
+        if deep or (name and name not in KINDS and "kind" in item.fixturenames):
+            item.add_marker(pytest.mark.slow)

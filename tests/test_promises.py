@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import DEEP, KINDS, NAMES
+from networks import DEEP, NAMES
 from torch import Tensor, nn
 
 import backbones
@@ -21,7 +21,7 @@ from backbones.records import PROMISES
 META = torch.device("meta")
 
 
-@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in NAMES], scope="module")
+@pytest.fixture(params=NAMES, scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -43,8 +43,7 @@ def model(name: str) -> Backbone:
 
 @pytest.fixture
 def kind(name: str) -> str:
-    if name not in KINDS:
-        pytest.skip("differs only in depth from a network that is tested; `make test-all` sweeps")
+    """A network that stands for those that differ from it in depth only; the others are swept by `make test-all`."""
     return name
 
 
@@ -338,16 +337,21 @@ def test_weights_with_another_head_and_stem(
         close(wide(double), model(images))
 
 
-def check_compiles(name: str, model: Backbone) -> None:
+def test_compiles_in_one_graph(kind: str, model: Backbone) -> None:
+    if kind in DEEP:
+        pytest.skip("tracing thousands of layers takes hours")
     images = images_for(model, side=max(model.min_size, 32))
     torch.compiler.reset()
     with torch.inference_mode():
         torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(images), model(images))
 
 
-def check_exports(name: str, model: Backbone, folder: Path) -> None:
+def test_exports(kind: str, model: Backbone, tmp_path: Path) -> None:
+    """torch.export and ONNX, with any number of images per batch."""
     import onnxruntime
 
+    if kind in DEEP:
+        pytest.skip("tracing thousands of layers takes hours")
     images = images_for(model, side=max(model.min_size, 32))
     with torch.no_grad():
         expected = model(images)
@@ -356,28 +360,12 @@ def check_exports(name: str, model: Backbone, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             onnx = torch.onnx.export(model, (images,), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False)
-    onnx.save(folder / "model.onnx", external_data=True)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    onnx.save(tmp_path / "model.onnx", external_data=True)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for batch in (images, images[:1].repeat(3, 1, 1, 1)):
         (got,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         with torch.no_grad():
             close(torch.from_numpy(got), model(batch), share=1e-3)
-
-
-def test_compiles_in_one_graph(kind: str, model: Backbone) -> None:
-    check_compiles(kind, model)
-
-
-def test_exports(kind: str, model: Backbone, tmp_path: Path) -> None:
-    check_exports(kind, model, tmp_path)
-
-
-@pytest.mark.slow
-def test_every_one_compiles_and_exports(name: str, model: Backbone, tmp_path: Path) -> None:
-    if name in DEEP:
-        pytest.skip("tracing thousands of layers takes hours")
-    check_compiles(name, model)
-    check_exports(name, model, tmp_path)
 
 
 def test_what_was_changed_is_saved(kind: str, model: Backbone, tmp_path: Path) -> None:
