@@ -44,6 +44,7 @@ def build() -> dict[str, Entry]:
         variant = factory.model_info(name)
         with torch.device("meta"):
             model = factory.create_model(name)
+            maps = model.eval().features(torch.empty(1, *variant.input_size))
         told = asdict(variant)
         del told["build"]
         told["family"] = variant.build.__module__.rpartition(".")[2]
@@ -51,6 +52,7 @@ def build() -> dict[str, Entry]:
             **asdict(cost.measure_cost(model, variant.input_size)),
             "num_features": model.num_features,
             "min_size": model.min_size,
+            "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],
             "features": [feature._asdict() for feature in model.feature_info],
         }
         entries[name] = json.loads(json.dumps(told))

@@ -149,6 +149,13 @@ def test_eval(run, trained: Path) -> None:  # type: ignore[no-untyped-def]
     assert (code, "has no val part" in err) == (2, True)
 
 
+def test_eval_of_a_run_that_was_stopped(run, trained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    shutil.copy(trained / "last.safetensors", tmp_path)
+    code, out, err = run("eval", str(tmp_path), "--data", "digits", "--json")
+    assert (code, json.loads(out)["images"]) == (0, 500)
+    assert "was stopped before it had a best network" in err
+
+
 def test_eval_refuses_other_classes(run, trained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     for label in ("cat", "dog"):
         for part in ("train", "val"):
@@ -201,6 +208,9 @@ def test_train_on_a_folder_and_on_cifar10(run, tmp_path: Path, monkeypatch: pyte
     assert "val accuracy" in out
     code, out, _ = run("eval", str(tmp_path / "a"), "--data", folder, "--json")
     assert json.loads(out)["top1"] > 80
+    alone = f"folder:{tmp_path / 'pictures' / 'val'}"  # only classes, no parts: all of it is tested
+    code, out, _ = run("eval", str(tmp_path / "a"), "--data", alone, "--json")
+    assert (json.loads(out)["part"], json.loads(out)["images"]) == ("val", 30)
 
     write_cifar10(tmp_path / "cifar", images, labels)
     monkeypatch.setattr(

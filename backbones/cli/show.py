@@ -111,12 +111,17 @@ def _claims(entry: Mapping[str, Any]) -> Table:
             if claim[key] is not None:
                 table.add_row(label, f"{claim[key]:,.0f}", f"{measured[key]:,}", f"{claim['source']} {claim['gap']}")
         if claim["maps"]:
-            table.add_row("maps", " ".join(map(str, claim["maps"])), "", claim["source"])
+            sides = (" ".join(map(str, maps)) for maps in (claim["maps"], measured["maps"]))
+            table.add_row("maps", *sides, claim["source"])
         for key, label in (("top1", "top-1"), ("top5", "top-5")):
             if claim[key] is not None:
                 how = f"{claim['source']}; {claim['data']}, {claim['protocol']}"
                 table.add_row(label, f"{claim[key]:.2f} %", "not here", how)
     return table
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _departures(entry: Mapping[str, Any]) -> Table:
@@ -135,7 +140,7 @@ def _recipe(values: Mapping[str, Any]) -> Table:
     for field in fields(Recipe):
         value = tuple(v) if isinstance(v := values[field.name], list) else v
         if field.name not in ("source", "deviations") and (field.default is MISSING or value != field.default):
-            table.add_row(field.name, str(value))
+            table.add_row(field.name, " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in _several(value)))
     for deviation in values["deviations"]:
         table.add_row("instead", deviation)
     return table
