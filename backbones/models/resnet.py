@@ -1,5 +1,6 @@
 """ResNet (He, Zhang, Ren, Sun, 2015): blocks that learn what to add to their input. Source: Table 1 and Sec. 4.2."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -252,76 +253,45 @@ def ten_crops(source: str, top1: float, top5: float | None = None) -> Reported:
     return Reported(source, top1=100 - top1, top5=top5 and 100 - top5, protocol="10 crops")
 
 
-IMAGENET = {  # depth -> multiply-adds of Table 1, shortcut, errors of the residual and of the plain network
-    18: (1.8e9, "A", [ten_crops("Table 2", 27.88)], [ten_crops("Table 2", 27.94)]),
-    34: (3.6e9, "A", [ten_crops("Table 3", 25.03, 7.76)], [ten_crops("Table 3", 28.54, 10.02)]),
-    50: (3.8e9, "B", [ten_crops("Table 3", 22.85, 6.71)], []),
-    101: (7.6e9, "B", [ten_crops("Table 3", 21.75, 6.05)], []),
-    152: (11.3e9, "B", [ten_crops("Table 3", 21.43, 5.71)], []),
-}
-OPTION_B_34 = (ten_crops("Table 3", 24.52, 7.46),)
-for depth, (madds, shortcut, errors, plain_errors) in IMAGENET.items():
-    size = replace(MAPS, madds=madds)
-    settings = {"depth": depth, "shortcut": shortcut}
-    departure = OPTION_B if shortcut == "A" else STRIDE_IN_3X3
-    register(
-        Variant(f"resnet{depth}", ResNet, PAPER, settings, (size, *errors), recipe=RECIPE),
-        Variant(
-            f"resnet{depth}.tv",
-            ResNet,
-            PAPER,
-            {**settings, "shortcut": "B", "stride_in": "3x3"},
-            reported=OPTION_B_34 if depth == 34 else (),
-            departures=(departure,),
-            recipe=RECIPE,
-        ),
-    )
-    if plain_errors:
-        register(
-            Variant(
-                f"plain{depth}",
-                ResNet,
-                PAPER,
-                {**settings, "shortcut": "none"},
-                (size, *plain_errors),
-                recipe=RECIPE,
-                cannot=NO_SHORTCUT,
-            )
-        )
+def imagenet(name: str, settings: Mapping[str, Any], *reported: Reported, **more: Any) -> None:
+    register(Variant(name, ResNet, PAPER, settings, reported, recipe=RECIPE, **more))
 
-TABLE_6 = {
-    20: (0.27e6, 8.75),
-    32: (0.46e6, 7.51),
-    44: (0.66e6, 7.17),
-    56: (0.85e6, 6.97),
-    110: (1.7e6, 6.43),
-    1202: (19.4e6, 7.93),
+
+def cifar(name: str, settings: Mapping[str, Any], *reported: Reported, **more: Any) -> None:
+    shape: dict[str, Any] = {"input_size": (3, 32, 32), "crop": 1.0, "num_classes": 10}
+    given = {"recipe": CIFAR_RECIPE, **shape, **more}
+    register(Variant(name, CifarResNet, PAPER, settings, (CIFAR_MAPS, *reported), **given))
+
+
+MADDS = {18: 1.8e9, 34: 3.6e9, 50: 3.8e9, 101: 7.6e9, 152: 11.3e9}  # Table 1
+ERRORS = {
+    18: ten_crops("Table 2", 27.88),
+    34: ten_crops("Table 3", 25.03, 7.76),
+    50: ten_crops("Table 3", 22.85, 6.71),
+    101: ten_crops("Table 3", 21.75, 6.05),
+    152: ten_crops("Table 3", 21.43, 5.71),
 }
+PLAIN_ERRORS = {18: ten_crops("Table 2", 27.94), 34: ten_crops("Table 3", 28.54, 10.02)}
+OPTION_B_ERRORS = {34: (ten_crops("Table 3", 24.52, 7.46),)}
+
+for depth, madds in MADDS.items():
+    size, basic = replace(MAPS, madds=madds), depth < BOTTLENECK_FROM
+    twin = {"depth": depth, "shortcut": "B", "stride_in": "3x3"}
+    departs = (OPTION_B if basic else STRIDE_IN_3X3,)
+    imagenet(f"resnet{depth}", {"depth": depth, "shortcut": "A" if basic else "B"}, size, ERRORS[depth])
+    imagenet(f"resnet{depth}.tv", twin, *OPTION_B_ERRORS.get(depth, ()), departures=departs)
+for depth, errors in PLAIN_ERRORS.items():
+    size = replace(MAPS, madds=MADDS[depth])
+    imagenet(f"plain{depth}", {"depth": depth, "shortcut": "none"}, size, errors, cannot=NO_SHORTCUT)
+
+TABLE_6 = {20: (0.27e6, 8.75), 32: (0.46e6, 7.51), 44: (0.66e6, 7.17), 56: (0.85e6, 6.97)}  # params, error
+TABLE_6 |= {110: (1.7e6, 6.43), 1202: (19.4e6, 7.93)}
 PLAIN_DEPTHS = (20, 32, 44, 56)  # Fig. 6 draws their curves, the paper prints no errors
-ON_CIFAR: dict[str, Any] = {"input_size": (3, 32, 32), "crop": 1.0, "num_classes": 10}
 
 for depth, (params, error) in TABLE_6.items():
-    claim = Reported(
-        "Table 6",
-        params=params,
-        top1=100 - error,
-        data="CIFAR-10 test",
-        protocol="one view" + (", best of 5 runs" if depth == 110 else ""),
-    )
-    recipe = WARM_RECIPE if depth == 110 else CIFAR_RECIPE
-    name = f"resnet{depth}_cifar"
-    register(Variant(name, CifarResNet, PAPER, {"depth": depth}, (CIFAR_MAPS, claim), recipe=recipe, **ON_CIFAR))
+    how = "one view, best of 5 runs" if depth == 110 else "one view"
+    claim = Reported("Table 6", params=params, top1=100 - error, data="CIFAR-10 test", protocol=how)
+    warm = {"recipe": WARM_RECIPE} if depth == 110 else {}
+    cifar(f"resnet{depth}_cifar", {"depth": depth}, claim, **warm)
 for depth in PLAIN_DEPTHS:
-    settings = {"depth": depth, "shortcut": "none"}
-    register(
-        Variant(
-            f"plain{depth}_cifar",
-            CifarResNet,
-            PAPER,
-            settings,
-            (CIFAR_MAPS,),
-            recipe=CIFAR_RECIPE,
-            cannot=NO_SHORTCUT,
-            **ON_CIFAR,
-        )
-    )
+    cifar(f"plain{depth}_cifar", {"depth": depth, "shortcut": "none"}, cannot=NO_SHORTCUT)
