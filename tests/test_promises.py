@@ -335,6 +335,11 @@ def test_weights_with_another_head_and_stem(
     with torch.inference_mode():
         double = images.repeat(1, 6 // model.in_channels, 1, 1)
         close(wide.features(double)[0], model.features(images)[0])
+    first_weight = next(key for key, value in model.state_dict().items() if value.ndim == 4)
+    for key, value in model.state_dict().items():  # nothing but the adapted filters and the new head differs
+        if key != first_weight:
+            assert torch.equal(wide.state_dict()[key], value), key
+            assert key.startswith("head.classifier") or torch.equal(gray.state_dict()[key], value), key
 
 
 def test_compiles_in_one_graph(kind: str, model: Backbone) -> None:
@@ -365,7 +370,8 @@ def test_exports(kind: str, model: Backbone, tmp_path: Path) -> None:
     for batch in (images, images[:1].repeat(3, 1, 1, 1)):
         (got,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
         with torch.no_grad():
-            close(torch.from_numpy(got), model(batch), share=3e-3)  # 56 layers without shortcuts amplify rounding most
+            # 56 layers without shortcuts amplify rounding; all others keep to a thousandth
+            close(torch.from_numpy(got), model(batch), share=3e-3 if kind == "plain56_cifar" else 1e-3)
 
 
 def test_what_was_changed_is_saved(kind: str, model: Backbone, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,15 @@ def new_folder(network: str, data: str) -> Path:
         raise ValueError("a run that is started on several machines needs one folder for all; give --output")
     readable = "".join(c if c.isalnum() else "-" for c in data)
     name = f"{network}-{readable}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in count(1):
+    number = 0
+    while True:
+        number += 1
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
         return folder
-    raise RuntimeError("count() ended")
 
 
 def write_settings(
