@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbones.geometry import watch
-from backbones.layers import POOLS, Draws, DropPath, Head, Init
+from backbones.geometry import newest, watch
+from backbones.layers import POOLS, AuxHead, Draws, DropPath, DropPathMode, Head, Init, RandomPath
 from backbones.records import Checkpoint, Variant
 
 
@@ -22,7 +22,7 @@ class Feature(NamedTuple):
     reduction: int
     """its true stride, in pixels of the image"""
     receptive_field: int
-    """side of the square of pixels that one value sees"""
+    """side of the square of pixels that one value sees through sliding windows; gates over the whole map apart"""
 
 
 class FeatureInfo(tuple[Feature, ...]):
@@ -38,10 +38,20 @@ class FeatureInfo(tuple[Feature, ...]):
         return [f.name for f in self]
 
 
+class WithAux(NamedTuple):
+    """What a network with auxiliary heads returns in training."""
+
+    logits: Tensor
+    aux: tuple[Tensor, ...]
+    """(N, num_classes) of each auxiliary head, first one first"""
+
+
 class Backbone(nn.Module):
     """stem -> stages -> head: the forward pass that every family shares.
 
     `min_size` is the smallest height and width of an image; `init` the paper's initialisation, applied to every layer.
+    `aux` are auxiliary heads, each under the (stage, block) whose map it reads: they run in training only. Parts may
+    hand on a tuple of maps, the newest last (a cell with two inputs); heads and features read the newest.
     """
 
     variant: Variant
@@ -55,30 +65,47 @@ class Backbone(nn.Module):
     """what `set_output_stride` limited the maps to"""
 
     def __init__(
-        self, *, stem: nn.Module, stages: Sequence[nn.Module], head: Head, in_channels: int, min_size: int, init: Init
+        self,
+        *,
+        stem: nn.Module,
+        stages: Sequence[nn.Module],
+        head: Head,
+        in_channels: int,
+        min_size: int,
+        init: Init,
+        aux: Mapping[tuple[int, int], AuxHead] | None = None,
     ) -> None:
         super().__init__()
         self.stem, self.stages, self.head = stem, nn.Sequential(*stages), head
+        self.aux = nn.ModuleDict({f"stages_{stage}_{block}": tap for (stage, block), tap in (aux or {}).items()})
         self.in_channels, self.min_size, self.init = in_channels, min_size, init
         self.draws = Draws()
-        for place, path in enumerate(m for m in self.modules() if isinstance(m, DropPath)):
+        for place, path in enumerate(m for m in self.modules() if isinstance(m, RandomPath)):
             path.place, path.draws = place, self.draws
         self._checkpointing, self._frozen_parts = False, list[nn.Module]()
         self.apply(init)
 
     # -- the forward pass
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, num_classes) logits. ValueError for images the network cannot read."""
-        return self.head(self.forward_features(images))
+    def forward(self, images: Tensor) -> Tensor | WithAux:
+        """(N, C, H, W) -> (N, num_classes) logits. ValueError for images the network cannot read.
+
+        In training, a network with auxiliary heads returns `WithAux`: its logits and theirs.
+        """
+        aux: list[Tensor] = []
+        logits = self.head(self._last_map(images, aux))
+        return WithAux(logits, tuple(aux)) if aux else logits
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> the last map."""
+        return self._last_map(images)
+
+    def _last_map(self, images: Tensor, aux: list[Tensor] | None = None) -> Tensor:
         self._check(images)
-        x = self._run(self.stem, images)
-        for stage in self.stages:
-            x = self._run(stage, x)
-        return x
+        x: Any = images
+        for name, part in self._feature_parts().items():
+            x = self._run(name, part, x, aux)
+        return newest(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map -> (N, num_classes), or (N, num_features) with `pre_logits`."""
@@ -88,9 +115,9 @@ class Backbone(nn.Module):
         """The map after the stem, where there is one, and after each stage; finest first."""
         self._check(images)
         x, maps = images, []
-        for part in self._feature_parts().values():
-            x = self._run(part, x)
-            maps.append(x)
+        for name, part in self._feature_parts().items():
+            x = self._run(name, part, x)
+            maps.append(newest(x))
         return maps
 
     def _feature_parts(self) -> dict[str, nn.Module]:
@@ -118,12 +145,21 @@ class Backbone(nn.Module):
         if images.dtype != dtype and not casts:
             raise ValueError(f"images of {images.dtype}, the network reads {dtype}; use images.to({dtype})")
 
-    def _run(self, part: nn.Module, x: Tensor) -> Tensor:
-        if not (self._checkpointing and self.training and torch.is_grad_enabled()):
-            return part(x)
-        blocks = list(part) if isinstance(part, nn.Sequential) and all(any(b.children()) for b in part) else [part]
-        for block in blocks:
-            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
+    def _run(self, name: str, part: nn.Module, x: Any, aux: list[Tensor] | None = None) -> Any:
+        """Whole, or block by block to recompute each and to append the auxiliary heads' logits to `aux`."""
+        recompute = self._checkpointing and self.training and torch.is_grad_enabled()
+        taps = self.aux if self.training and aux is not None else {}
+        blocks = list(part.children()) if isinstance(part, nn.Sequential) and (recompute or taps) else []
+        if not any(any(block.children()) for block in blocks):
+            blocks = [part]
+        for index, block in enumerate(blocks):
+            if recompute and any(block.children()):
+                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
+            else:
+                x = block(x)
+            tap = f"{name.replace('.', '_')}_{index}"
+            if aux is not None and tap in taps:
+                aux.append(taps[tap](newest(x)))
         return x
 
     # -- what the network tells of itself
@@ -158,8 +194,9 @@ class Backbone(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, initialised classifier for `num_classes`; 0 returns features. Other weights stay."""
         like = next(self.parameters())
-        self.head.reset(num_classes)
-        self.head.classifier.to(like.device, like.dtype).apply(self.init)
+        for head in (m for m in self.modules() if isinstance(m, Head)):
+            head.reset(num_classes)
+            head.classifier.to(like.device, like.dtype).apply(self.init)
         if num_classes and not self.head.pool:
             self.head.pool = "avg"
         if global_pool is not None:
@@ -183,6 +220,11 @@ class Backbone(nn.Module):
         tiled = weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (self.in_channels / in_channels)
         conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
         conv.in_channels = self.in_channels = in_channels
+
+    def set_drop_path_mode(self, mode: DropPathMode) -> None:
+        """Draw stochastic depth once per "batch", as its paper does, or per "row": each image for itself."""
+        for path in (m for m in self.modules() if isinstance(m, DropPath)):
+            path.set_mode(mode)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute maps in the backward pass instead of keeping them: less memory, the same gradients."""
@@ -220,7 +262,7 @@ class FeatureBackbone(nn.Module):
         self.feature_info = FeatureInfo(backbone.feature_info[i] for i in self.out_indices)
         dropped = len(names) - 1 - self.out_indices[-1]
         backbone.stages = backbone.stages[: len(backbone.stages) - dropped]
-        backbone.head = Head(0, 0)
+        backbone.head, backbone.aux = Head(0, 0), nn.ModuleDict()
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> list[Tensor]:

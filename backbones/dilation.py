@@ -1,9 +1,11 @@
 """Finer maps from the same weights: strides become dilations, in any network."""
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.geometry import watch
+from backbones.layers import SamePad
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -19,7 +21,7 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
     windows = [
         (s.name, s.module, s.before.stride[0])
         for s in watch(backbone, (backbone.in_channels, side, side))
-        if s.before and isinstance(s.module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+        if s.before and isinstance(s.module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | SamePad)
     ]
     for name, window, before in windows:
         stride = _side(window.stride)
@@ -27,15 +29,17 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
         spread = before // min(before, output_stride)
         if after == stride and spread == 1:
             continue
-        if isinstance(window, nn.MaxPool2d):
+        if isinstance(window, SamePad):
+            window.set_window(after, spread)
+        elif isinstance(window, nn.MaxPool2d):
             _replace(backbone, name, _spread_pool(window, after, spread))
-            continue
-        window.stride = (after, after)
-        if isinstance(window, nn.Conv2d):
-            window.dilation = tuple(d * spread for d in window.dilation)
-            window.padding = tuple(int(p) * spread for p in window.padding)
-        elif _side(window.kernel_size) > 1:
-            raise NotImplementedError(f"{name}: an average over {window.kernel_size} values cannot be spread")
+        elif isinstance(window, nn.AvgPool2d) and _side(window.kernel_size) > 1:
+            _replace(backbone, name, SpreadAvgPool(window, after, spread))
+        else:
+            window.stride = (after, after)
+            if isinstance(window, nn.Conv2d):
+                window.dilation = tuple(d * spread for d in window.dilation)
+                window.padding = tuple(int(p) * spread for p in window.padding)
     backbone.output_stride = output_stride
     vars(backbone).pop("feature_info", None)
 
@@ -43,12 +47,40 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
 def _spread_pool(pool: nn.MaxPool2d, stride: int, spread: int) -> nn.Module:
     """The pooling with its values `spread` apart, padded at the far edges where its windows used to overhang them."""
     kernel, padding = _side(pool.kernel_size), _side(pool.padding) * spread
-    reach = spread * (kernel - 1)
     spread_pool = nn.MaxPool2d(kernel, stride, padding, dilation=spread)
-    overhang = reach - 2 * padding
-    if overhang <= 0 or not (pool.ceil_mode or kernel % 2 == 0):
+    if not (overhang := _overhang(pool, spread)):
         return spread_pool
     return nn.Sequential(nn.ConstantPad2d((0, overhang, 0, overhang), float("-inf")), spread_pool)
+
+
+def _overhang(pool: nn.MaxPool2d | nn.AvgPool2d, spread: int) -> int:
+    """Values by which the last spread windows overhang the far edges, where those of the pooling were allowed to."""
+    kernel = _side(pool.kernel_size)
+    overhang = spread * (kernel - 1) - 2 * _side(pool.padding) * spread
+    return max(overhang, 0) if pool.ceil_mode or kernel % 2 == 0 else 0
+
+
+class SpreadAvgPool(nn.Module):
+    """The mean pooling with its values `spread` apart, which torch's own cannot do; overhangs do not count."""
+
+    def __init__(self, pool: nn.AvgPool2d, stride: int, spread: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.spread = _side(pool.kernel_size), stride, spread
+        self.padding, self.count_include_pad = _side(pool.padding) * spread, pool.count_include_pad
+        self.overhang = _overhang(pool, spread)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._sum(x, 0.0) / self._sum(x.new_ones(1, 1, *x.shape[-2:]), float(self.count_include_pad))
+
+    def _sum(self, x: Tensor, padding_value: float) -> Tensor:
+        x = F.pad(F.pad(x, (self.padding,) * 4, value=padding_value), (0, self.overhang) * 2)
+        height, width = (side - self.spread * (self.kernel_size - 1) for side in x.shape[-2:])
+        offsets = [self.spread * i for i in range(self.kernel_size)]
+        windows = [x[..., i : i + height : self.stride, j : j + width : self.stride] for i in offsets for j in offsets]
+        total = windows[0]
+        for window in windows[1:]:
+            total = total + window
+        return total
 
 
 def _side(value: int | tuple[int, ...]) -> int:

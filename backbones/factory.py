@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -19,6 +19,13 @@ from backbones.weights import file as weights_file
 
 log = logging.getLogger("backbones")
 
+AFTERWARDS: dict[str, Callable[[Backbone, Any], None]] = {
+    "global_pool": Backbone.set_global_pool,
+    "drop_path_mode": Backbone.set_drop_path_mode,
+    "output_stride": set_output_stride,
+}
+"""settings of every network, applied to the finished one"""
+
 
 def create_model(
     name: str,
@@ -28,6 +35,7 @@ def create_model(
     weights: str | PathLike[str] | None = None,
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
+    drop_path_mode: str | None = None,
     global_pool: str | None = None,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
@@ -44,6 +52,7 @@ def create_model(
         weights: a file that `backbones.save` or a training run wrote
         drop_rate: dropout before the classifier; the paper's by default
         drop_path_rate: stochastic depth of the last block; the paper's by default
+        drop_path_mode: "batch" or "row": one coin per block and step, or per image; the paper's by default
         global_pool: "avg", "max", "avgmax", or "" for the last map itself
         features_only: return a `FeatureBackbone`, which maps images to a list of maps
         out_indices: which maps, as in `feature_info`; all by default
@@ -67,6 +76,7 @@ def create_model(
         "in_channels": in_chans,
         "drop_rate": drop_rate,
         "drop_path_rate": drop_path_rate,
+        "drop_path_mode": drop_path_mode,
         "global_pool": global_pool,
         "output_stride": output_stride,
     }
@@ -141,17 +151,15 @@ def _build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     for key in ("drop_rate", "drop_path_rate"):
         if not 0 <= settings.get(key, 0.0) < 1:
             raise ValueError(f"{key}={settings[key]}; give a probability from 0 to, not including, 1")
-    output_stride, pool = settings.get("output_stride"), settings.get("global_pool")
-    own = {key: value for key, value in settings.items() if key not in ("output_stride", "global_pool")}
+    own = {key: value for key, value in settings.items() if key not in AFTERWARDS}
     known = inspect.signature(variant.build).parameters.keys()
     if unknown := own.keys() - known:
         raise TypeError(f"{variant.name} has no setting {sorted(unknown)}; it has {sorted(known)}")
     model: Backbone = variant.build(**own)
     model.variant, model.settings = variant, settings
-    if pool is not None:
-        model.set_global_pool(pool)
-    if output_stride is not None:
-        set_output_stride(model, output_stride)
+    for key, change in AFTERWARDS.items():
+        if settings.get(key) is not None:
+            change(model, settings[key])
     return model
 
 

@@ -45,6 +45,11 @@ class Geometry(NamedTuple):
         return Geometry(self.stride, (min(a, c), min(b, d)), (max(e, g), max(f, h)))
 
 
+def newest(x: Any) -> Any:
+    """The map itself, or the newest of the maps that travel together (a cell with two inputs hands on both)."""
+    return x[-1] if isinstance(x, tuple) else x
+
+
 def _pair(value: Any) -> tuple[int, int]:
     values = (value,) if isinstance(value, int) else tuple(value)
     return (values[0], values[-1])
@@ -118,7 +123,7 @@ class Seen(NamedTuple):
     name: str
     module: nn.Module
     before: Geometry | None
-    """of the part's first input"""
+    """of the part's first input, the newest where several maps travel together"""
     after: Geometry | None
     """of its output"""
     map: Tensor
@@ -137,8 +142,9 @@ def watch(module: nn.Module, input_shape: tuple[int, int, int]) -> list[Seen]:
     for name, part in module.named_modules():
 
         def hook(part: nn.Module, args: Any, out: Any, name: str = name) -> None:
-            if isinstance(out, Tensor):
-                seen.append(Seen(name, part, watcher.geometry(args[0]), watcher.geometry(out), out))
+            before, after = newest(args[0]), newest(out)
+            if isinstance(after, Tensor):
+                seen.append(Seen(name, part, watcher.geometry(before), watcher.geometry(after), after))
 
         hooks.append(part.register_forward_hook(hook))
     try:

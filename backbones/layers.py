@@ -1,12 +1,14 @@
-"""What several families share and is nobody's own: initialisations, random paths, the head."""
+"""What several families share and is nobody's own: initialisations, padding, random paths, the heads."""
 
 import random
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Init = Callable[[nn.Module], None]
+DropPathMode = Literal["batch", "row"]
 POOLS = ("avg", "max", "avgmax", "")
 
 
@@ -30,40 +32,84 @@ def he_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class SamePad(nn.Module):
+    """TensorFlow's SAME padding for the window that follows: ceil(side / stride) values come out, the odd pixel of
+    padding lies at the far edge. (N, C, H, W) -> (N, C, H + few, W + few)."""
+
+    def __init__(self, kernel_size: int, stride: int, value: float = 0.0) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.value = kernel_size, stride, value
+        self.windows, self.spread = stride, 1
+
+    def set_window(self, stride: int, spread: int) -> None:
+        """The window now has this stride and its values lie `spread` apart; its old positions keep their padding."""
+        self.stride, self.spread = stride, spread
+
+    def forward(self, x: Tensor) -> Tensor:
+        edges: list[int] = []
+        for side in (x.shape[-1], x.shape[-2]):
+            coarse = -(-side // self.spread)
+            total = max((-(-coarse // self.windows) - 1) * self.windows + self.kernel_size - coarse, 0)
+            near, reach = total // 2 * self.spread, (self.kernel_size - 1) * self.spread
+            far = (-(-side // self.stride) - 1) * self.stride + reach + 1 - side - near
+            edges += [near, max(far, 0)]
+        return F.pad(x, edges, value=self.value)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}"
+
+
 class Draws:
     """The coins of one network's random paths: a pure function of (seed, step, place), so that runs resume exactly."""
 
     seed = 0
     step = 0
+    progress = 1.0
+    """share of the full drop rates that holds now, for schedules that raise them in the course of a run"""
 
-    def coin(self, place: int) -> float:
-        """Uniform in [0, 1)."""
+    def coin(self, place: object) -> float:
+        """Uniform in [0, 1). Places that give the same `place` share the coin."""
         return random.Random(f"{self.seed}/{self.step}/{place}").random()
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: skip a whole branch with probability `rate` (Huang et al. 2016, eq. 2 and 5).
-
-    In training one coin falls per step and place, and a dropped branch is not computed: the result is 0. In
-    evaluation the branch is scaled by its survival probability 1 - rate.
-    """
+class RandomPath(nn.Module):
+    """Base of whatever draws in training. `Backbone` gives every instance its place and the network's draws."""
 
     place: int
     draws: Draws
 
-    def __init__(self, rate: float) -> None:
+
+class DropPath(RandomPath):
+    """Stochastic depth: skip a whole branch with probability `rate`.
+
+    mode "batch" (Huang et al. 2016, eq. 2 and 5): one coin falls per step and place, and a dropped branch is not
+    computed: the result is 0. In evaluation the branch is scaled by its survival probability 1 - rate. mode "row":
+    one coin per image, survivors are divided by 1 - rate in training, and evaluation takes the branch as it is.
+    """
+
+    def __init__(self, rate: float, mode: DropPathMode = "batch") -> None:
         super().__init__()
         self.rate = rate
+        self.set_mode(mode)
+
+    def set_mode(self, mode: DropPathMode) -> None:
+        if mode not in get_args(DropPathMode):
+            raise ValueError(f"drop_path_mode={mode!r}; give one of {', '.join(get_args(DropPathMode))}")
+        self.mode = mode
 
     def forward(self, branch: nn.Module, x: Tensor) -> Tensor:
         if not self.rate:
             return branch(x)
         if not self.training:
-            return (1 - self.rate) * branch(x)
-        return x.new_zeros(()) if self.draws.coin(self.place) < self.rate else branch(x)
+            return (1 - self.rate) * branch(x) if self.mode == "batch" else branch(x)
+        rate = self.rate * self.draws.progress
+        if self.mode == "batch":
+            return x.new_zeros(()) if self.draws.coin(self.place) < rate else branch(x)
+        kept = [self.draws.coin((self.place, row)) >= rate for row in range(len(x))]
+        return branch(x) * (x.new_tensor(kept) / (1 - rate)).view(-1, 1, 1, 1)
 
     def extra_repr(self) -> str:
-        return f"rate={self.rate:g}"
+        return f"rate={self.rate:g}, mode={self.mode}"
 
 
 class Head(nn.Module):
@@ -71,6 +117,9 @@ class Head(nn.Module):
 
     `grid` is the side of the pooled map: 1 for a global mean, 7 for VGG's fully connected layers, which read 7 x 7.
     """
+
+    pools_first = True
+    """whether the classifier reads pooled features; SqueezeNet's reads the map"""
 
     def __init__(
         self,
@@ -109,3 +158,20 @@ class Head(nn.Module):
             return F.adaptive_max_pool2d(x, self.grid)
         mean = F.adaptive_avg_pool2d(x, self.grid)
         return mean if self.pool == "avg" else (mean + F.adaptive_max_pool2d(x, self.grid)) / 2
+
+
+class AuxHead(nn.Module):
+    """An auxiliary classifier of training: head(trunk(pool(x))). (N, C, H, W) -> (N, num_classes).
+
+    `pool` is the paper's mean over 5x5 values, stride 3. A map too small for that, or for the trunk's `least` side,
+    is pooled to `least` adaptively, so that small images can be trained on.
+    """
+
+    def __init__(self, trunk: nn.Module, head: Head, least: int) -> None:
+        super().__init__()
+        self.pool, self.trunk, self.head, self.least = nn.AvgPool2d(5, 3), trunk, head, least
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = min(x.shape[-2:])
+        fits = side >= 5 + 3 * (self.least - 1)
+        return self.head(self.trunk(self.pool(x) if fits else F.adaptive_avg_pool2d(x, self.least)))

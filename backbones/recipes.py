@@ -7,7 +7,7 @@ from typing import Any
 from backbones.records import DataInfo, Recipe
 
 LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
-SHARES = ("momentum", "smoothing", "hflip", "translate", "zoom", "reprob", "model_ema_decay")  # from 0 to 1
+SHARES = ("momentum", "smoothing", "hflip", "translate", "zoom", "reprob", "model_ema_decay", "alpha")  # from 0 to 1
 LEAST_BATCH = 8  # fewer images have no batch statistics to speak of
 
 MODERN = Recipe(

@@ -46,6 +46,8 @@ class Reported:
     params: float | None = None
     madds: float | None = None
     """multiply-adds of convolutions and matrix products, one image"""
+    input_size: int | None = None
+    """side of the image, where it is not the network's own"""
     maps: tuple[int, ...] = ()
     """side of the map after every stage, at the paper's input size"""
     top1: float | None = None
@@ -86,24 +88,30 @@ class Recipe:
     """images per step, over all devices"""
     lr: float
     """peak learning rate, for the whole batch"""
-    opt: Literal["sgd", "adamw"] = "sgd"
-    """optimiser"""
+    opt: Literal["sgd", "adamw", "rmsprop"] = "sgd"
+    """optimiser; rmsprop as TensorFlow defines it"""
     momentum: float = 0.9
-    """momentum of sgd, first beta of adamw"""
+    """momentum of sgd and rmsprop, first beta of adamw"""
+    alpha: float = 0.9
+    """rmsprop: share of the old mean square kept per step"""
+    eps: float = 1.0
+    """rmsprop: added to the mean square under the root"""
     nesterov: bool = False
     """Nesterov's form of the momentum"""
     weight_decay: float = 0.0
     """weight decay, on every parameter unless --decay-norm False"""
     decay_norm: bool = True
     """decay biases and normalisation parameters too, as all papers up to 2017 did"""
-    sched: Literal["constant", "step", "plateau", "cosine"] = "cosine"
+    sched: Literal["constant", "step", "plateau", "cosine", "linear", "exponential"] = "cosine"
     """how the learning rate falls"""
     milestones: tuple[float, ...] = ()
     """step: fractions of the run after which the rate is multiplied by --decay-rate"""
     milestone_rates: tuple[float, ...] = ()
     """step: the rate after each milestone over --lr, where the steps are uneven; else powers of --decay-rate"""
     decay_rate: float = 0.1
-    """step, plateau: factor of one fall"""
+    """step, plateau, exponential: factor of one fall"""
+    decay_epochs: float = 2.0
+    """exponential: epochs between two falls"""
     patience_epochs: int = 10
     """plateau: epochs without a better validation accuracy (training loss, if there is no validation part)"""
     warmup_epochs: float = 0.0
@@ -114,6 +122,8 @@ class Recipe:
     """map: the penalty j of the rubbish class"""
     smoothing: float = 0.0
     """label smoothing"""
+    aux_weight: float = 0.3
+    """weight of the loss of each auxiliary head, where the network has them"""
     clip_grad: float | None = None
     """largest gradient norm"""
     max_filter_rms: float | None = None
@@ -126,6 +136,8 @@ class Recipe:
     """dropout before the classifier; the network's own if not given"""
     drop_path_rate: float | None = None
     """stochastic depth of the last block; the network's own if not given"""
+    drop_path_ramp: bool = False
+    """raise stochastic depth from 0 to its rate in the course of the run (NASNet's ScheduledDropPath)"""
     crop: Literal["centre", "pad", "side", "area"] = "centre"
     """training crop: none; pad and crop; shorter side scaled, then crop; random area and aspect"""
     scale: tuple[float, float] = (1.0, 1.0)

@@ -8,12 +8,19 @@ DEEP = {"resnet1202_cifar"}
 """thousands of layers: by default only its counts are tested; its blocks are those of shallower names"""
 
 
+def is_size(value: object) -> bool:
+    """Numbers, also in tuples, change a network's size and not its kind; truths and words change the kind."""
+    if isinstance(value, tuple):
+        return all(map(is_size, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def smallest_of_each_kind() -> list[str]:
-    """Of the networks that differ in depth and width only, the smallest; what holds for it holds for the kind."""
+    """Of the networks that differ in numbers only, the smallest; what holds for it holds for the kind."""
     kinds: dict[object, str] = {}
     for name in sorted(NAMES, key=lambda n: load()[n]["measured"]["params"]):
         variant = model_info(name)
-        kind = {k: v for k, v in variant.settings.items() if k not in ("depth", "column", "wide")}
+        kind = {k: v for k, v in variant.settings.items() if k not in ("column", "wide") and not is_size(v)}
         kinds.setdefault((variant.build, str(sorted(kind.items()))), name)
     return list(kinds.values())
 

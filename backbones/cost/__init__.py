@@ -19,7 +19,9 @@ class Cost:
     """Of one network, for one image."""
 
     params: int
-    """trained values"""
+    """trained values, without those of auxiliary heads"""
+    aux_params: int
+    """trained values of auxiliary heads, which only training uses"""
     buffers: int
     """values that are kept but not trained"""
     madds: int
@@ -34,8 +36,11 @@ def measure_cost(module: nn.Module, input_shape: Sequence[int]) -> Cost:
     meta = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
     with evaluating(module), torch.inference_mode(False), torch.no_grad(), counter:
         torch.func.functional_call(module, meta, (torch.empty(1, *input_shape, device="meta", dtype=dtype),))
+    aux = getattr(module, "aux", None)
+    aux_params = sum(p.numel() for p in aux.parameters()) if isinstance(aux, nn.Module) else 0
     return Cost(
-        params=sum(p.numel() for p in module.parameters()),
+        params=sum(p.numel() for p in module.parameters()) - aux_params,
+        aux_params=aux_params,
         buffers=sum(b.numel() for b in module.buffers()),
         madds=counter.get_total_flops() // 2,
     )

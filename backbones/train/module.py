@@ -8,18 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from backbones.backbone import Backbone
+from backbones.backbone import Backbone, WithAux
 from backbones.data.transforms import Mixer
 from backbones.records import Recipe
 from backbones.train.optimise import make_optimiser, rate
 
 
-def training_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """(N, classes) and (N,) labels or (N, classes) shares -> one number.
+def training_loss(output: Tensor | WithAux, labels: Tensor, recipe: Recipe) -> Tensor:
+    """(N, classes) and (N,) labels or (N, classes) shares -> one number; auxiliary heads add theirs, weighted.
 
     "map" is LeNet-5's criterion (eq. 9): with penalties y = -logits, the mean of y_label + log(e^-j + sum_i e^-y_i).
     That is the cross entropy with one more class, rubbish, whose penalty is always j.
     """
+    if isinstance(output, WithAux):
+        auxiliary = sum(training_loss(logits, labels, recipe) for logits in output.aux)
+        return training_loss(output.logits, labels, recipe) + recipe.aux_weight * auxiliary
+    logits = output
     if recipe.loss == "map":
         logits = F.pad(logits, (0, 1), value=-recipe.rubbish)
     return F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
@@ -44,15 +48,17 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         torch.manual_seed(hash((self.seed, self.global_step)) % 2**63)
         self.model.draws.step = self.global_step
+        if self.recipe.drop_path_ramp:
+            self.model.draws.progress = self.global_step / self.trainer.estimated_stepping_batches
         images, labels = batch
         mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
-        logits = self.model(mixed)
-        loss = training_loss(logits, shares, self.recipe)
+        output = self.model(mixed)
+        loss = training_loss(output, shares, self.recipe)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch + 1}; use a smaller --lr, or --clip-grad 1"
             )
-        self._log("train", loss, logits, labels)
+        self._log("train", loss, output.logits if isinstance(output, WithAux) else output, labels)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

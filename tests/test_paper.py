@@ -1,0 +1,107 @@
+"""Every network against the tables of its own paper, row by row. The tables are in tests/paper/<family>.csv.
+
+Columns: `variant`; `source`, the table or section; `part`, a module of our network or several joined by +, empty for
+the whole network; `input`, side of the image where it is not the network's own; `side` and `channels` of the part's
+map; `params` and `madds` as printed (159K and 1.8G are rounded, 163328 is exact); `gap`, why our count differs. A
+`source` of "counted" is the exact count that a script of another author made from the paper's tables.
+"""
+
+import csv
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from networks import NAMES
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones import create_model, model_info
+from backbones.cost import measure_cost
+from backbones.geometry import watch
+
+FOLDER = Path(__file__).parent / "paper"
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "counted_from_tables.csv"
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+SLACK = 0.02
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return [{key: value or "" for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+ROWS: dict[str, list[dict[str, str]]] = defaultdict(list)
+for table in sorted(FOLDER.glob("*.csv")):
+    for row in read(table):
+        ROWS[row["variant"]].append(row)
+
+
+def agrees(printed: str, counted: int) -> bool:
+    """Exactly where the number was printed in full; else within 2 % or half of the last printed digit."""
+    digits = printed.rstrip("KMG")
+    unit = UNITS[printed[len(digits) :]]
+    if unit == 1:
+        return counted == int(digits)
+    last_digit = 10.0 ** -len(digits.partition(".")[2])
+    return abs(counted - float(digits) * unit) <= max(SLACK * counted, last_digit * unit / 2)
+
+
+class Part(NamedTuple):
+    side: int
+    channels: int
+    params: int
+    madds: int
+
+
+@cache
+def measured(name: str, side: int) -> dict[str, Part]:
+    """Every module of the network, by the counter of torch itself; "" is the whole, without auxiliary heads."""
+    channels = model_info(name).input_size[0]
+    with torch.device("meta"):
+        model = create_model(name).eval()
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            model(torch.empty(1, channels, side, side))
+        maps = {s.name: s.map.shape for s in watch(model, (channels, side, side)) if s.map.ndim == 4}
+    flops, parts = counter.get_flop_counts(), {}
+    for part, module in model.named_modules():
+        shape = maps.get(part, (1, 0, 0, 0))
+        madds = sum(flops.get(f"{type(model).__name__}.{part}", {}).values()) // 2
+        parts[part] = Part(shape[-1], shape[1], sum(p.numel() for p in module.parameters()), madds)
+    whole = measure_cost(model, (channels, side, side))
+    parts[""] = Part(0, 0, whole.params, whole.madds)
+    return parts
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_of_the_papers_tables(name: str) -> None:
+    for row in ROWS[name]:
+        parts = measured(name, int(row["input"] or model_info(name).input_size[1]))
+        several = [parts[part] for part in row["part"].split("+")]
+        sums = several[-1]._replace(params=sum(p.params for p in several), madds=sum(p.madds for p in several))
+        where = f"{name}, {row['source']}, {row['part'] or 'the whole network'}"
+        off = [
+            f"{what}: printed {row[what]}, counted {getattr(sums, what)}"
+            for what in ("side", "channels", "params", "madds")
+            if row[what] and not agrees(row[what], getattr(sums, what))
+        ]
+        assert bool(off) == bool(row["gap"]), f"{where}: {off or 'the gap is not needed'}"
+
+
+def test_rows_belong_to_networks() -> None:
+    assert ROWS.keys() <= set(NAMES)
+    assert all(
+        row["source"] and any(row[k] for k in ("side", "channels", "params", "madds"))
+        for r in ROWS.values()
+        for row in r
+    )
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference tables are not beside the project")
+def test_the_exact_counts_are_the_references() -> None:
+    """Each "counted" row stands in the reference."""
+    reference = {(row["params_from_table"], row["macs_from_table"]) for row in read(REFERENCE)}
+    ours = {(row["params"], row["madds"]) for rows in ROWS.values() for row in rows if row["source"] == "counted"}
+    assert ours <= reference
