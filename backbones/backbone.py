@@ -148,7 +148,7 @@ class Backbone(nn.Module):
     def _run(self, name: str, part: nn.Module, x: Any, aux: list[Tensor] | None = None) -> Any:
         """Whole, or block by block to recompute each and to append the auxiliary heads' logits to `aux`."""
         recompute = self._checkpointing and self.training and torch.is_grad_enabled()
-        taps = self.aux if self.training and aux is not None else {}
+        taps = dict(self.aux.items()) if self.training and aux is not None else {}
         blocks = list(part.children()) if isinstance(part, nn.Sequential) and (recompute or taps) else []
         if not any(any(block.children()) for block in blocks):
             blocks = [part]
