@@ -4,16 +4,20 @@ python -m backbones.catalog    writes it, and the README's table
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backbones.registry import unknown
 
 FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
+
+COUNTS = ("params", "madds")
+SLACK = 0.02
+"""a printed number that was rounded is met within this share"""
 
 Entry = Mapping[str, Any]
 
@@ -48,6 +52,11 @@ def build() -> dict[str, Entry]:
         told = asdict(variant)
         del told["build"]
         told["family"] = variant.build.__module__.rpartition(".")[2]
+        channels, *own = variant.input_size
+        for claim in told["reported"]:
+            size = (claim["input_size"],) * 2 if claim["input_size"] else own
+            counted = cost.measure_cost(model, (channels, *size))
+            claim["counted"] = {what: getattr(counted, what) for what in COUNTS if claim[what] is not None}
         told["measured"] = {
             **asdict(cost.measure_cost(model, variant.input_size)),
             "num_features": model.num_features,
@@ -57,6 +66,44 @@ def build() -> dict[str, Entry]:
         }
         entries[name] = json.loads(json.dumps(told))
     return entries
+
+
+class Score(NamedTuple):
+    """One number that a paper prints of a network, beside ours."""
+
+    network: str
+    what: str
+    printed: float
+    counted: int
+    source: str
+    gap: str
+    """why they differ by more than 2 %, where they do"""
+
+    @property
+    def difference(self) -> float:
+        """In percent of the printed number."""
+        return 100 * (self.counted / self.printed - 1)
+
+    @property
+    def verdict(self) -> str:
+        if self.gap:
+            return "differs"
+        return "equal" if self.counted == self.printed else "within 2 %"
+
+
+def scores(entries: Iterable[Entry]) -> list[Score]:
+    """Every count that a paper prints, in the order of the networks."""
+    return [
+        Score(entry["name"], what, claim[what], counted, where(claim), claim["gap"])
+        for entry in entries
+        for claim in entry["reported"]
+        for what, counted in claim["counted"].items()
+    ]
+
+
+def where(claim: Mapping[str, Any]) -> str:
+    """The table or section of a claim, with the image's side where it is not the network's own."""
+    return f"{claim['source']}, at {claim['input_size']}" if claim["input_size"] else claim["source"]
 
 
 def table() -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scorecard
 from networks import NAMES
 
 from backbones import catalog, create_model, list_models, model_info, models, registry
@@ -46,12 +47,17 @@ def test_readme_table_is_current() -> None:
     assert all(f"`{name}`" in readme for name in NAMES)
 
 
+def test_scorecard_is_current() -> None:
+    assert scorecard.page() == scorecard.FILE.read_text(), "stale; run: make catalog"
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import backbones",
         "import backbones; dir(backbones); backbones.__all__",
         "from backbones.cli import main; sys.argv = ['backbones', 'list']; main()",
+        "from backbones.cli import main; sys.argv = ['backbones', 'list', '--paper']; main()",
         "from backbones.cli import main; sys.argv = ['backbones', 'info', 'resnet50']; main()",
         "from backbones.cli import main; sys.argv = ['backbones', 'explain', 'resnet50.tv']; main()",
         "from backbones.cli import main; sys.argv = ['backbones', 'recipe', 'vgg16']; main()",
