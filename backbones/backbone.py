@@ -83,7 +83,8 @@ class Backbone(nn.Module):
         for place, path in enumerate(m for m in self.modules() if isinstance(m, RandomPath)):
             path.place, path.draws = place, self.draws
         self._checkpointing, self._frozen_parts = False, list[nn.Module]()
-        self.apply(init)
+        if not any(p.is_meta for p in self.parameters()):  # which have no values to draw
+            self.apply(init)
 
     # -- the forward pass
 

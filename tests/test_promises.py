@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import DEEP, NAMES
+from networks import DEEP, KINDS, NAMES
 from torch import Tensor, nn
 
 import backbones
@@ -225,7 +225,7 @@ def test_output_stride(name: str) -> None:
     plain = on_meta(name).eval()
     side = 16 * plain.min_size
     sizes = [m.shape[-1] for m in plain.features(on_meta_images(plain, side, side))]
-    for output_stride in (8, 16, 32):
+    for output_stride in (8, 16, 32) if name in KINDS else (8,):  # 8 rewrites the most layers
         model = on_meta(name, output_stride=output_stride).eval()
         strides = [min(f.reduction, output_stride) for f in plain.feature_info]
         assert model.feature_info.reduction() == strides
