@@ -4,7 +4,7 @@ from backbones import list_models, model_info
 from backbones.catalog import load
 
 NAMES = list_models()
-DEEP = {"resnet1202_cifar"}
+DEEP = {"resnet1202_cifar", "resnet1202_sd_cifar", "preact_resnet1001_cifar", "resnet1001_cifar"}
 """thousands of layers: by default only its counts are tested; its blocks are those of shallower names"""
 
 

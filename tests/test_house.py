@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ FAMILIES = {file.stem: file for file in Path(models.__path__[0]).glob("[a-z]*.py
 
 
 def papers() -> dict[str, Paper]:
-    return {v.build.__module__.rpartition(".")[2]: v.paper for v in map(model_info, NAMES)}
+    return {family: import_module(f"{models.__name__}.{family}").PAPER for family in FAMILIES}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
