@@ -1,16 +1,14 @@
 """stem -> stages -> head: the forward pass that every network shares, and what it tells and lets change."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from backbones.geometry import newest, watch
-from backbones.layers import POOLS, AuxHead, Draws, DropPath, DropPathMode, Head, Init, RandomPath
+from backbones.layers import POOLS, AuxHead, Draws, DropPath, DropPathMode, Head, Init, RandomPath, recomputed
 from backbones.records import Checkpoint, Variant
 
 
@@ -154,10 +152,7 @@ class Backbone(nn.Module):
         if not any(any(block.children()) for block in blocks):
             blocks = [part]
         for index, block in enumerate(blocks):
-            if recompute and any(block.children()):
-                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
-            else:
-                x = block(x)
+            x = recomputed(block, x) if recompute and any(block.children()) else block(x)
             tap = f"{name.replace('.', '_')}_{index}"
             if aux is not None and tap in taps:
                 aux.append(taps[tap](newest(x)))
@@ -269,24 +264,3 @@ class FeatureBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.backbone.features(images)
         return [maps[i] for i in self.out_indices]
-
-
-def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _fixed_statistics(module)
-
-
-@contextmanager
-def _fixed_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
-    before = [
-        (m, m.momentum, m.num_batches_tracked.clone())
-        for m in module.modules()
-        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
-    ]
-    for norm, _, _ in before:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in before:
-            norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -1,11 +1,14 @@
-"""What several families share and is nobody's own: initialisations, padding, random paths, the heads."""
+"""What several families share and is nobody's own: initialisations, padding, random paths, recomputation, the heads."""
 
 import random
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Init = Callable[[nn.Module], None]
 DropPathMode = Literal["batch", "row"]
@@ -110,6 +113,32 @@ class DropPath(RandomPath):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}, mode={self.mode}"
+
+
+def recomputed(module: nn.Module, *inputs: Any) -> Any:
+    """module(*inputs), whose own maps are not kept but computed again in the backward pass: the same gradients."""
+    return checkpoint(module, *inputs, use_reentrant=False, context_fn=partial(_recompute_contexts, module))
+
+
+def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _fixed_statistics(module)
+
+
+@contextmanager
+def _fixed_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
+    before = [
+        (m, m.momentum, m.num_batches_tracked.clone())
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
+    ]
+    for norm, _, _ in before:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in before:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class Head(nn.Module):
