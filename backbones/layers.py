@@ -35,18 +35,28 @@ def he_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class SamePad(nn.Module):
+class Window(nn.Module):
+    """Base of what pads or shifts for a window: `dilation` tells it how far apart the values now lie."""
+
+    stride = 1
+    spread = 1
+
+    def set_window(self, stride: int, spread: int) -> None:
+        """The window that follows now has this stride, and its values lie `spread` apart."""
+        self.stride, self.spread = stride, spread
+
+
+class SamePad(Window):
     """TensorFlow's SAME padding for the window that follows: ceil(side / stride) values come out, the odd pixel of
-    padding lies at the far edge. (N, C, H, W) -> (N, C, H + few, W + few)."""
+    padding lies at the far edge. (N, C, H, W) -> (N, C, H + few, W + few).
+
+    Once spread, the old positions of the window keep their padding.
+    """
 
     def __init__(self, kernel_size: int, stride: int, value: float = 0.0) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.value = kernel_size, stride, value
-        self.windows, self.spread = stride, 1
-
-    def set_window(self, stride: int, spread: int) -> None:
-        """The window now has this stride and its values lie `spread` apart; its old positions keep their padding."""
-        self.stride, self.spread = stride, spread
+        self.windows = stride
 
     def forward(self, x: Tensor) -> Tensor:
         edges: list[int] = []
