@@ -215,7 +215,7 @@ def test_drop_rates(name: str) -> None:
         return
     assert not any(rates(on_meta(name, drop_path_rate=0.0), RandomPath))
     dropped = rates(on_meta(name, drop_path_rate=0.5), RandomPath)
-    assert max(dropped) == 0.5
+    assert 0.4 < max(dropped) <= 0.5  # the last block has the full rate, if it has a shortcut
 
 
 # -- finer maps
