@@ -74,7 +74,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         geometry = self._after(func.overloadpacket, args, out)
         for x in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(x, Tensor):
-                self._known[id(x)] = (x, geometry if x.ndim == 4 else None)
+                self._known[id(x)] = (x, geometry if x.ndim >= 4 else None)  # 5: channels in groups
         return out
 
     def _after(self, op: Any, args: Any, out: Any) -> Geometry | None:
@@ -88,7 +88,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if first and op is aten.constant_pad_nd:
             left, _, top, _ = [*args[1], 0, 0][:4]
             return first.window(1, padding=(top, left))
-        if first and op is aten.slice and (dim := _argument(args, 1, 0)) in (2, 3):
+        if first and args[0].ndim == 4 and op is aten.slice and (dim := _argument(args, 1, 0)) in (2, 3):
             start, step = [0, 0], [1, 1]
             start[dim - 2], step[dim - 2] = -(_argument(args, 2, 0) or 0), _argument(args, 4, 1)
             return first.window(1, step, start)

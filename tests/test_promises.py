@@ -217,7 +217,8 @@ def test_drop_rates(name: str) -> None:
         assert not rates(on_meta(name, drop_path_rate=0.0), RandomPath)
         return
     assert not any(rates(on_meta(name, drop_path_rate=0.0), RandomPath))
-    assert max(rates(on_meta(name, drop_path_rate=0.5), RandomPath)) == 0.5
+    dropped = rates(on_meta(name, drop_path_rate=0.5), RandomPath)
+    assert 0.4 < max(dropped) <= 0.5  # the last block has the full rate, if it has a shortcut
 
 
 # -- finer maps
