@@ -46,11 +46,11 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
 
 def _spread_pool(pool: nn.MaxPool2d, stride: int, spread: int) -> nn.Module:
     """The pooling with its values `spread` apart, padded at the far edges where its windows used to overhang them."""
-    kernel, padding = _side(pool.kernel_size), _side(pool.padding) * spread
-    spread_pool = nn.MaxPool2d(kernel, stride, padding, dilation=spread)
-    if not (overhang := _overhang(pool, spread)):
-        return spread_pool
-    return nn.Sequential(nn.ConstantPad2d((0, overhang, 0, overhang), float("-inf")), spread_pool)
+    kernel, padding, overhang = _side(pool.kernel_size), _side(pool.padding) * spread, _overhang(pool, spread)
+    if not overhang and padding <= kernel // 2:  # torch's own padding goes no further
+        return nn.MaxPool2d(kernel, stride, padding, dilation=spread)
+    edges = (padding, padding + overhang) * 2
+    return nn.Sequential(nn.ConstantPad2d(edges, float("-inf")), nn.MaxPool2d(kernel, stride, dilation=spread))
 
 
 def _overhang(pool: nn.MaxPool2d | nn.AvgPool2d, spread: int) -> int:
