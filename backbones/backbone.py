@@ -207,14 +207,24 @@ class Backbone(nn.Module):
         self.head.pool = global_pool
 
     def reset_channels(self, in_channels: int) -> None:
-        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them."""
-        name, conv = next((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        weight = conv.weight.detach()
-        if conv.groups != 1 or weight.shape[1] != self.in_channels:
+        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them.
+
+        Where each channel has filters of its own, 1 lets all of them read it, and n repeats them with the weights
+        that the next convolution gives to what they find.
+        """
+        (name, conv), *later = ((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
+        before, weight, scale = self.in_channels, conv.weight.detach(), self.in_channels / in_channels
+        if conv.groups * weight.shape[1] != before or conv.groups not in (1, before):
             raise NotImplementedError(f"{name} does not read the image's channels directly")
-        repeats = -(-in_channels // self.in_channels)
-        tiled = weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (self.in_channels / in_channels)
-        conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+        if conv.groups == 1:
+            tiled = _tiled(weight, 1, before, in_channels) * scale
+            conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+        elif in_channels > 1:
+            mix = later[0][1]
+            conv.weight = nn.Parameter(_tiled(weight, 0, before, in_channels))
+            mix.weight = nn.Parameter(_tiled(mix.weight.detach(), 1, before, in_channels) * scale)
+            conv.out_channels = mix.in_channels = len(conv.weight)
+        conv.groups = 1 if conv.groups == 1 else in_channels
         conv.in_channels = self.in_channels = in_channels
 
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
@@ -264,3 +274,9 @@ class FeatureBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.backbone.features(images)
         return [maps[i] for i in self.out_indices]
+
+
+def _tiled(weight: Tensor, dim: int, channels: int, wanted: int) -> Tensor:
+    """What belongs to `channels` along one dimension, repeated and cut for `wanted` of them."""
+    repeats = [weight] * -(-wanted // channels)
+    return torch.cat(repeats, dim).narrow(dim, 0, weight.shape[dim] // channels * wanted)

@@ -208,7 +208,8 @@ class AuxHead(nn.Module):
 
     def __init__(self, trunk: nn.Module, head: Head, least: int) -> None:
         super().__init__()
-        self.pool, self.trunk, self.head, self.least = nn.AvgPool2d(5, 3), trunk, head, least
+        self.pool: nn.Module = nn.AvgPool2d(5, 3)
+        self.trunk, self.head, self.least = trunk, head, least
 
     def forward(self, x: Tensor) -> Tensor:
         side = min(x.shape[-2:])
