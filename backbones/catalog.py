@@ -16,8 +16,6 @@ FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
 
 COUNTS = ("params", "madds")
-SLACK = 0.02
-"""a printed number that was rounded is met within this share"""
 
 Entry = Mapping[str, Any]
 
