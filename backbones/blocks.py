@@ -5,10 +5,10 @@ BLOCKS["fire"].build() makes one; `params` and `madds` work its formulas out, an
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
+from backbones.layers import DropPath
 from backbones.models import (
     densenet,
     fractalnet,
@@ -104,7 +104,7 @@ def _separable(c: int, d: int, s: int) -> nn.Module:
 def _inverted(c: int, d: int, t: int, s: int) -> nn.Module:
     style = mobilenet_v2.Style("symmetric", 1e-5, 0.1, nn.ReLU6)
     branch = mobilenet_v2.bottleneck(c, d, s, t, style)
-    return mobilenet_v2.InvertedResidual(branch, s == 1 and c == d, mobilenet_v2.DropPath(0.0))
+    return mobilenet_v2.InvertedResidual(branch, s == 1 and c == d, DropPath(0.0))
 
 
 def _fire(c: int, s1: int, e1: int, e3: int) -> nn.Module:

@@ -16,8 +16,6 @@ FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
 
 COUNTS = ("params", "madds")
-SLACK = 0.02
-"""a printed number that was rounded is met within this share"""
 
 Entry = Mapping[str, Any]
 
@@ -39,33 +37,38 @@ def find(name: str) -> Entry:
 
 def build() -> dict[str, Entry]:
     """The catalog, counted anew from the networks themselves."""
+    from backbones import factory
+
+    return {name: describe(name) for name in factory.list_models()}
+
+
+def describe(name: str) -> Entry:
+    """The entry of one network, counted anew."""
     import torch
 
-    from backbones import cost, factory
+    from backbones import cost, factory, models
 
-    entries = {}
-    for name in factory.list_models():
-        variant = factory.model_info(name)
-        with torch.device("meta"):
-            model = factory.create_model(name)
-            maps = model.eval().features(torch.empty(1, *variant.input_size))
-        told = asdict(variant)
-        del told["build"]
-        told["family"] = variant.build.__module__.rpartition(".")[2]
-        channels, *own = variant.input_size
-        for claim in told["reported"]:
-            size = (claim["input_size"],) * 2 if claim["input_size"] else own
-            counted = cost.measure_cost(model, (channels, *size))
-            claim["counted"] = {what: getattr(counted, what) for what in COUNTS if claim[what] is not None}
-        told["measured"] = {
-            **asdict(cost.measure_cost(model, variant.input_size)),
-            "num_features": model.num_features,
-            "min_size": model.min_size,
-            "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],
-            "features": [feature._asdict() for feature in model.feature_info],
-        }
-        entries[name] = json.loads(json.dumps(told))
-    return entries
+    variant = factory.model_info(name)
+    channels, *own = variant.input_size
+    with torch.device("meta"):
+        model = factory.create_model(name).eval()
+        maps = model.features(torch.empty(1, *variant.input_size))
+    told = asdict(variant)
+    del told["build"]
+    told["family"] = models.load()[variant.paper]
+    for claim in told["reported"]:
+        size = (claim["input_size"],) * 2 if claim["input_size"] else own
+        printed = [what for what in COUNTS if claim[what] is not None]
+        counted = cost.measure_cost(model, (channels, *size)) if printed else None
+        claim["counted"] = {what: getattr(counted, what) for what in printed}
+    told["measured"] = {
+        **asdict(cost.measure_cost(model, variant.input_size)),
+        "num_features": model.num_features,
+        "min_size": model.min_size,
+        "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],
+        "features": [feature._asdict() for feature in model.feature_info],
+    }
+    return json.loads(json.dumps(told))
 
 
 class Score(NamedTuple):

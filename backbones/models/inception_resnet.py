@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head
-from backbones.models.inception_v3 import Branches, Kernel, branch, conv_norm, pool_branch
+from backbones.models.googlenet import Branches
+from backbones.models.inception_v3 import Kernel, branch, conv_norm, pool_branch
 from backbones.models.inception_v4 import PAPER as V4_PAPER
 from backbones.models.inception_v4 import RECIPE, crops, reduction_a, slim_init, stem, stem_35, stem_73
 from backbones.models.resnet import ResidualBlock
 from backbones.records import Departure, Reported, Variant
 from backbones.registry import register
 
-PAPER = replace(V4_PAPER, builds_on=("resnet", "inception_v3", "inception_v4"))
+PAPER = replace(V4_PAPER, builds_on=("googlenet", "resnet", "inception_v3", "inception_v4"))
 
 Convs = tuple[tuple[Kernel, int], ...]  # one branch: (kernel size, channels) of each convolution
 

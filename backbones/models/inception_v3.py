@@ -6,11 +6,11 @@ Source: Table 1, Fig. 5 to 8 and 10.
 import math
 from typing import Any, Literal, NamedTuple, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.backbone import Backbone
 from backbones.layers import AuxHead, Head
+from backbones.models.googlenet import NO_BRANCH, Branches
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
@@ -20,6 +20,7 @@ PAPER = Paper(
     year=2015,
     venue="CVPR 2016",
     arxiv="1512.00567",
+    builds_on=("googlenet",),
 )
 
 Kernel = int | tuple[int, int]  # (height, width) of one that is not square
@@ -77,17 +78,6 @@ def pool_branch(in_channels: int, out_channels: int, count_include_pad: bool = F
     """1x1(mean over 3x3). (N, in_channels, H, W) -> (N, out_channels, H, W)."""
     pool = nn.AvgPool2d(3, 1, 1, count_include_pad=count_include_pad)
     return nn.Sequential(pool, conv_norm(in_channels, out_channels, 1))
-
-
-class Branches(nn.Module):
-    """concat(branch(x) of every branch). (N, C, H, W) -> (N, the branches' channels together, H', W')."""
-
-    def __init__(self, *branches: nn.Module) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(branches)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], 1)
 
 
 def fan(in_channels: int, channels: int) -> Branches:
@@ -252,7 +242,6 @@ RECIPE = Recipe(
         "colours are not distorted",
     ),
 )
-NO_BRANCH = {"drop_path_rate": "its branches are concatenated, not added: a dropped one would leave no channels behind"}
 SUBSET = "ImageNet-1k validation, the 48,238 images that are not blacklisted"
 
 

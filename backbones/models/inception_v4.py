@@ -10,17 +10,9 @@ from torch import nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head
-from backbones.models.inception_v3 import (
-    NO_BRANCH,
-    Branches,
-    branch,
-    conv_norm,
-    errors,
-    fan,
-    pool_branch,
-    released_init,
-)
+from backbones.models.googlenet import NO_BRANCH, Branches
 from backbones.models.inception_v3 import RECIPE as V3_RECIPE
+from backbones.models.inception_v3 import branch, conv_norm, errors, fan, pool_branch, released_init
 from backbones.records import Departure, Paper, Reported, Variant
 from backbones.registry import register
 
@@ -30,7 +22,7 @@ PAPER = Paper(
     year=2016,
     venue="AAAI 2017",
     arxiv="1602.07261",
-    builds_on=("inception_v3",),
+    builds_on=("googlenet", "inception_v3"),
 )
 
 FIG_9 = {"A": 4, "B": 7, "C": 3}  # block -> how many
