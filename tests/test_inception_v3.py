@@ -92,6 +92,8 @@ def test_initialisation_is_the_releases() -> None:
     assert tap.trunk[1][0].weight.std().item() == pytest.approx(0.01 * cut, rel=0.01)
     assert tap.head.classifier.weight.std().item() == pytest.approx(0.001 * cut, rel=0.01)
     assert not classifier.bias.any()
+    model.reset_classifier(1000)
+    assert tap.head.classifier.weight.std().item() == pytest.approx(0.001 * cut, rel=0.01)
 
 
 def test_settings_that_are_not_allowed() -> None:

@@ -137,19 +137,25 @@ def second_reduction() -> Branches:
     )
 
 
+class AuxClassifier(nn.Linear):
+    """A linear layer that `released_init` starts from N(0, 0.001^2)."""
+
+
 def auxiliary(num_classes: int, normalised: bool) -> AuxHead:
     """Mean over 5x5, 1x1, fully connected layer, classifier (Fig. 8). (N, 768, 17, 17) -> (N, num_classes)."""
     connected = conv_norm(128, 768, 5, pad=False) if normalised else nn.Sequential(nn.Conv2d(128, 768, 5), nn.ReLU())
-    return AuxHead(nn.Sequential(conv_norm(768, 128, 1), connected), Head(768, num_classes), least=5)
+    head = Head(768, num_classes, classifier=AuxClassifier)
+    return AuxHead(nn.Sequential(conv_norm(768, 128, 1), connected), head, least=5)
 
 
 def released_init(module: nn.Module) -> None:
     """Weights N(0, 2 / fan_in) cut at two deviations, biases 0: the authors' release; the paper prints none."""
     if isinstance(module, nn.Conv2d | nn.Linear):
-        small_init(module, math.sqrt(1.3 * 2 / module.weight[0].numel()))  # 1.3 makes up for the cut
+        he = math.sqrt(1.3 * 2 / module.weight[0].numel())  # 1.3 makes up for the cut
+        truncated_init(module, 0.001 if isinstance(module, AuxClassifier) else he)
 
 
-def small_init(layer: nn.Conv2d | nn.Linear, std: float) -> None:
+def truncated_init(layer: nn.Conv2d | nn.Linear, std: float) -> None:
     """Weights N(0, std^2) cut at two deviations, biases 0."""
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     if layer.bias is not None:
@@ -201,10 +207,8 @@ class InceptionV3(Backbone):
             aux=taps,
         )
         for module in self.aux.modules():
-            if isinstance(module, nn.Linear):
-                small_init(module, 0.001)
-            elif isinstance(module, nn.Conv2d) and module.kernel_size == (5, 5):
-                small_init(module, 0.01)
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (5, 5):
+                truncated_init(module, 0.01)
 
 
 RECIPE = Recipe(
