@@ -206,15 +206,18 @@ class Backbone(nn.Module):
         self.head.pool = global_pool
 
     def reset_channels(self, in_channels: int) -> None:
-        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them."""
-        name, conv = next((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        weight = conv.weight.detach()
-        if conv.groups != 1 or weight.shape[1] != self.in_channels:
+        """Read images of `in_channels`: 1 sums the filters that read the image, n repeats and rescales them."""
+        seen = watch(self, (self.in_channels, self.min_size, self.min_size))
+        name, first, before = next((s.name, s.module, s.before) for s in seen if isinstance(s.module, nn.Conv2d))
+        if first.groups != 1 or first.in_channels != self.in_channels:
             raise NotImplementedError(f"{name} does not read the image's channels directly")
-        repeats = -(-in_channels // self.in_channels)
-        tiled = weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (self.in_channels / in_channels)
-        conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
-        conv.in_channels = self.in_channels = in_channels
+        for conv in (s.module for s in seen if s.before == before and isinstance(s.module, nn.Conv2d)):
+            if conv.in_channels == self.in_channels:
+                weight, repeats = conv.weight.detach(), -(-in_channels // self.in_channels)
+                tiled = weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (self.in_channels / in_channels)
+                conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+                conv.in_channels = in_channels
+        self.in_channels = in_channels
 
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
         """Draw stochastic depth once per "batch", as its paper does, or per "row": each image for itself."""
