@@ -207,25 +207,28 @@ class Backbone(nn.Module):
         self.head.pool = global_pool
 
     def reset_channels(self, in_channels: int) -> None:
-        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them.
+        """Read images of `in_channels`: 1 sums the filters that read the image, n repeats and rescales them.
 
         Where each channel has filters of its own, 1 lets all of them read it, and n repeats them with the weights
         that the next convolution gives to what they find.
         """
-        (name, conv), *later = ((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        before, weight, scale = self.in_channels, conv.weight.detach(), self.in_channels / in_channels
-        if conv.groups * weight.shape[1] != before or conv.groups not in (1, before):
-            raise NotImplementedError(f"{name} does not read the image's channels directly")
-        if conv.groups == 1:
-            tiled = _tiled(weight, 1, before, in_channels) * scale
-            conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
-        elif in_channels > 1:
-            mix = later[0][1]
-            conv.weight = nn.Parameter(_tiled(weight, 0, before, in_channels))
-            mix.weight = nn.Parameter(_tiled(mix.weight.detach(), 1, before, in_channels) * scale)
-            conv.out_channels = mix.in_channels = len(conv.weight)
-        conv.groups = 1 if conv.groups == 1 else in_channels
-        conv.in_channels = self.in_channels = in_channels
+        before, scale = self.in_channels, self.in_channels / in_channels
+        seen = [s for s in watch(self, (before, self.min_size, self.min_size)) if isinstance(s.module, nn.Conv2d)]
+        readers = [s.module for s in seen if s.before == seen[0].before and s.module.in_channels == before]
+        if not readers or any(conv.groups not in (1, before) for conv in readers):
+            raise NotImplementedError(f"{seen[0].name} does not read the image's channels directly")
+        for conv in readers:
+            weight, separate = conv.weight.detach(), conv.groups > 1
+            if not separate:
+                tiled = _tiled(weight, 1, before, in_channels) * scale
+                conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+            elif in_channels > 1:
+                mix = seen[1].module
+                conv.weight = nn.Parameter(_tiled(weight, 0, before, in_channels))
+                mix.weight = nn.Parameter(_tiled(mix.weight.detach(), 1, before, in_channels) * scale)
+                conv.out_channels = mix.in_channels = len(conv.weight)
+            conv.in_channels, conv.groups = in_channels, in_channels if separate else 1
+        self.in_channels = in_channels
 
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
         """Draw stochastic depth once per "batch", as its paper does, or per "row": each image for itself."""
