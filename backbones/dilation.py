@@ -54,10 +54,14 @@ def _spread_pool(pool: nn.MaxPool2d, stride: int, spread: int) -> nn.Module:
 
 
 def _overhang(pool: nn.MaxPool2d | nn.AvgPool2d, spread: int) -> int:
-    """Values by which the last spread windows overhang the far edges, where those of the pooling were allowed to."""
+    """Values by which the last spread windows overhang the far edges, where those of the pooling were allowed to.
+
+    With `ceil_mode` as far as a window of the pooling can, so that no window is added to its last one.
+    """
+    if pool.ceil_mode:
+        return spread * (_side(pool.stride) - 1)
     kernel = _side(pool.kernel_size)
-    overhang = spread * (kernel - 1) - 2 * _side(pool.padding) * spread
-    return max(overhang, 0) if pool.ceil_mode or kernel % 2 == 0 else 0
+    return max(spread * (kernel - 1) - 2 * _side(pool.padding) * spread, 0) if kernel % 2 == 0 else 0
 
 
 class SpreadAvgPool(nn.Module):

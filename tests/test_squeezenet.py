@@ -80,6 +80,20 @@ def test_poolings_cover_the_far_edge(version: str, sides: list[int]) -> None:
     assert [m.shape[-1] for m in maps] == sides
 
 
+@pytest.mark.parametrize("side", [129, 150])
+def test_finer_maps_contain_the_coarse_ones(side: int) -> None:
+    """Also where the windows of the last pooling end at the edge (129) and where one hangs over it (150)."""
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    coarse, fine = (
+        create_model("squeezenet1_0_simple_bypass", seed=0, output_stride=stride)
+        .double()
+        .eval()
+        .forward_features(images)
+        for stride in (16, 8)
+    )
+    torch.testing.assert_close(fine[..., ::2, ::2], coarse)
+
+
 def test_initialisation() -> None:
     """Caffe's xavier: uniform within sqrt(3 / fan_in), of deviation sqrt(1 / fan_in); conv10 N(0, 0.01^2)."""
     model = create_model("squeezenet1_0_complex_bypass", seed=0)
