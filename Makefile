@@ -31,6 +31,7 @@ test-all: check
 
 catalog: install
 	$(BIN)/python -m backbones.catalog
+	$(BIN)/python tests/scorecard.py
 
 lock:
 	$(BIN)/uv pip compile -q --universal --no-header --no-annotate --all-extras pyproject.toml -o constraints.txt

@@ -1,16 +1,14 @@
 """stem -> stages -> head: the forward pass that every network shares, and what it tells and lets change."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from backbones.geometry import newest, watch
-from backbones.layers import POOLS, AuxHead, Draws, DropPath, DropPathMode, Head, Init, RandomPath
+from backbones.layers import POOLS, AuxHead, Draws, DropPath, DropPathMode, Head, Init, RandomPath, recomputed
 from backbones.records import Checkpoint, Variant
 
 
@@ -83,7 +81,8 @@ class Backbone(nn.Module):
         for place, path in enumerate(m for m in self.modules() if isinstance(m, RandomPath)):
             path.place, path.draws = place, self.draws
         self._checkpointing, self._frozen_parts = False, list[nn.Module]()
-        self.apply(init)
+        if not any(p.is_meta for p in self.parameters()):  # which have no values to draw
+            self.apply(init)
 
     # -- the forward pass
 
@@ -153,10 +152,7 @@ class Backbone(nn.Module):
         if not any(any(block.children()) for block in blocks):
             blocks = [part]
         for index, block in enumerate(blocks):
-            if recompute and any(block.children()):
-                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
-            else:
-                x = block(x)
+            x = recomputed(block, x) if recompute and any(block.children()) else block(x)
             tap = f"{name.replace('.', '_')}_{index}"
             if aux is not None and tap in taps:
                 aux.append(taps[tap](newest(x)))
@@ -211,14 +207,24 @@ class Backbone(nn.Module):
         self.head.pool = global_pool
 
     def reset_channels(self, in_channels: int) -> None:
-        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them."""
-        name, conv = next((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        weight = conv.weight.detach()
-        if conv.groups != 1 or weight.shape[1] != self.in_channels:
+        """Read images of `in_channels`: 1 sums the filters of the first convolution, n repeats and rescales them.
+
+        Where each channel has filters of its own, 1 lets all of them read it, and n repeats them with the weights
+        that the next convolution gives to what they find.
+        """
+        (name, conv), *later = ((n, m) for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
+        before, weight, scale = self.in_channels, conv.weight.detach(), self.in_channels / in_channels
+        if conv.groups * weight.shape[1] != before or conv.groups not in (1, before):
             raise NotImplementedError(f"{name} does not read the image's channels directly")
-        repeats = -(-in_channels // self.in_channels)
-        tiled = weight.repeat(1, repeats, 1, 1)[:, :in_channels] * (self.in_channels / in_channels)
-        conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+        if conv.groups == 1:
+            tiled = _tiled(weight, 1, before, in_channels) * scale
+            conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
+        elif in_channels > 1:
+            mix = later[0][1]
+            conv.weight = nn.Parameter(_tiled(weight, 0, before, in_channels))
+            mix.weight = nn.Parameter(_tiled(mix.weight.detach(), 1, before, in_channels) * scale)
+            conv.out_channels = mix.in_channels = len(conv.weight)
+        conv.groups = 1 if conv.groups == 1 else in_channels
         conv.in_channels = self.in_channels = in_channels
 
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
@@ -270,22 +276,7 @@ class FeatureBackbone(nn.Module):
         return [maps[i] for i in self.out_indices]
 
 
-def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _fixed_statistics(module)
-
-
-@contextmanager
-def _fixed_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
-    before = [
-        (m, m.momentum, m.num_batches_tracked.clone())
-        for m in module.modules()
-        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
-    ]
-    for norm, _, _ in before:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in before:
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+def _tiled(weight: Tensor, dim: int, channels: int, wanted: int) -> Tensor:
+    """What belongs to `channels` along one dimension, repeated and cut for `wanted` of them."""
+    repeats = [weight] * -(-wanted // channels)
+    return torch.cat(repeats, dim).narrow(dim, 0, weight.shape[dim] // channels * wanted)

@@ -4,16 +4,18 @@ python -m backbones.catalog    writes it, and the README's table
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backbones.registry import unknown
 
 FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
+
+COUNTS = ("params", "madds")
 
 Entry = Mapping[str, Any]
 
@@ -35,28 +37,76 @@ def find(name: str) -> Entry:
 
 def build() -> dict[str, Entry]:
     """The catalog, counted anew from the networks themselves."""
+    from backbones import factory
+
+    return {name: describe(name) for name in factory.list_models()}
+
+
+def describe(name: str) -> Entry:
+    """The entry of one network, counted anew."""
     import torch
 
-    from backbones import cost, factory
+    from backbones import cost, factory, models
 
-    entries = {}
-    for name in factory.list_models():
-        variant = factory.model_info(name)
-        with torch.device("meta"):
-            model = factory.create_model(name)
-            maps = model.eval().features(torch.empty(1, *variant.input_size))
-        told = asdict(variant)
-        del told["build"]
-        told["family"] = variant.build.__module__.rpartition(".")[2]
-        told["measured"] = {
-            **asdict(cost.measure_cost(model, variant.input_size)),
-            "num_features": model.num_features,
-            "min_size": model.min_size,
-            "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],
-            "features": [feature._asdict() for feature in model.feature_info],
-        }
-        entries[name] = json.loads(json.dumps(told))
-    return entries
+    variant = factory.model_info(name)
+    channels, *own = variant.input_size
+    with torch.device("meta"):
+        model = factory.create_model(name).eval()
+        maps = model.features(torch.empty(1, *variant.input_size))
+    told = asdict(variant)
+    del told["build"]
+    told["family"] = models.load()[variant.paper]
+    for claim in told["reported"]:
+        size = (claim["input_size"],) * 2 if claim["input_size"] else own
+        printed = [what for what in COUNTS if claim[what] is not None]
+        counted = cost.measure_cost(model, (channels, *size)) if printed else None
+        claim["counted"] = {what: getattr(counted, what) for what in printed}
+    told["measured"] = {
+        **asdict(cost.measure_cost(model, variant.input_size)),
+        "num_features": model.num_features,
+        "min_size": model.min_size,
+        "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],
+        "features": [feature._asdict() for feature in model.feature_info],
+    }
+    return json.loads(json.dumps(told))
+
+
+class Score(NamedTuple):
+    """One number that a paper prints of a network, beside ours."""
+
+    network: str
+    what: str
+    printed: float
+    counted: int
+    source: str
+    gap: str
+    """why they differ by more than 2 %, where they do"""
+
+    @property
+    def difference(self) -> float:
+        """In percent of the printed number."""
+        return 100 * (self.counted / self.printed - 1)
+
+    @property
+    def verdict(self) -> str:
+        if self.gap:
+            return "differs"
+        return "equal" if self.counted == self.printed else "within 2 %"
+
+
+def scores(entries: Iterable[Entry]) -> list[Score]:
+    """Every count that a paper prints, in the order of the networks."""
+    return [
+        Score(entry["name"], what, claim[what], counted, where(claim), claim["gap"])
+        for entry in entries
+        for claim in entry["reported"]
+        for what, counted in claim["counted"].items()
+    ]
+
+
+def where(claim: Mapping[str, Any]) -> str:
+    """The table or section of a claim, with the image's side where it is not the network's own."""
+    return f"{claim['source']}, at {claim['input_size']}" if claim["input_size"] else claim["source"]
 
 
 def table() -> str:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.geometry import watch
-from backbones.layers import SamePad
+from backbones.layers import Window
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -21,7 +21,7 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
     windows = [
         (s.name, s.module, s.before.stride[0])
         for s in watch(backbone, (backbone.in_channels, side, side))
-        if s.before and isinstance(s.module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | SamePad)
+        if s.before and isinstance(s.module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | Window)
     ]
     for name, window, before in windows:
         stride = _side(window.stride)
@@ -29,7 +29,7 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
         spread = before // min(before, output_stride)
         if after == stride and spread == 1:
             continue
-        if isinstance(window, SamePad):
+        if isinstance(window, Window):
             window.set_window(after, spread)
         elif isinstance(window, nn.MaxPool2d):
             _replace(backbone, name, _spread_pool(window, after, spread))
@@ -46,11 +46,11 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
 
 def _spread_pool(pool: nn.MaxPool2d, stride: int, spread: int) -> nn.Module:
     """The pooling with its values `spread` apart, padded at the far edges where its windows used to overhang them."""
-    kernel, padding = _side(pool.kernel_size), _side(pool.padding) * spread
-    spread_pool = nn.MaxPool2d(kernel, stride, padding, dilation=spread)
-    if not (overhang := _overhang(pool, spread)):
-        return spread_pool
-    return nn.Sequential(nn.ConstantPad2d((0, overhang, 0, overhang), float("-inf")), spread_pool)
+    kernel, padding, overhang = _side(pool.kernel_size), _side(pool.padding) * spread, _overhang(pool, spread)
+    if not overhang and padding <= kernel // 2:  # torch's own padding goes no further
+        return nn.MaxPool2d(kernel, stride, padding, dilation=spread)
+    edges = (padding, padding + overhang) * 2
+    return nn.Sequential(nn.ConstantPad2d(edges, float("-inf")), nn.MaxPool2d(kernel, stride, dilation=spread))
 
 
 def _overhang(pool: nn.MaxPool2d | nn.AvgPool2d, spread: int) -> int:

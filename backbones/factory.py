@@ -50,7 +50,7 @@ def create_model(
         num_classes: outputs of the classifier; 0 returns pooled features (N, num_features)
         in_chans: channels of the images
         weights: a file that `backbones.save` or a training run wrote
-        drop_rate: dropout before the classifier; the paper's by default
+        drop_rate: dropout before the classifier, or where the paper has it; the paper's by default
         drop_path_rate: stochastic depth of the last block; the paper's by default
         drop_path_mode: "batch" or "row": one coin per block and step, or per image; the paper's by default
         global_pool: "avg", "max", "avgmax", or "" for the last map itself

@@ -137,7 +137,8 @@ def watch(module: nn.Module, input_shape: tuple[int, int, int]) -> list[Seen]:
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     dtype = next((t.dtype for _, t in tensors if t.is_floating_point()), torch.float32)
-    images = torch.empty(1, *input_shape, device="meta", dtype=dtype)
+    with torch.inference_mode(False):  # inference tensors would pass some operators by unseen
+        images = torch.empty(1, *input_shape, device="meta", dtype=dtype)
     watcher, seen, hooks = Watch(images), list[Seen](), []
     for name, part in module.named_modules():
 

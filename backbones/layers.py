@@ -1,11 +1,14 @@
-"""What several families share and is nobody's own: initialisations, padding, random paths, the heads."""
+"""What several families share and is nobody's own: initialisations, padding, random paths, recomputation, the heads."""
 
 import random
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Init = Callable[[nn.Module], None]
 DropPathMode = Literal["batch", "row"]
@@ -32,18 +35,28 @@ def he_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class SamePad(nn.Module):
+class Window(nn.Module):
+    """Base of what pads or shifts for a window: `dilation` tells it how far apart the values now lie."""
+
+    stride = 1
+    spread = 1
+
+    def set_window(self, stride: int, spread: int) -> None:
+        """The window that follows now has this stride, and its values lie `spread` apart."""
+        self.stride, self.spread = stride, spread
+
+
+class SamePad(Window):
     """TensorFlow's SAME padding for the window that follows: ceil(side / stride) values come out, the odd pixel of
-    padding lies at the far edge. (N, C, H, W) -> (N, C, H + few, W + few)."""
+    padding lies at the far edge. (N, C, H, W) -> (N, C, H + few, W + few).
+
+    Once spread, the old positions of the window keep their padding.
+    """
 
     def __init__(self, kernel_size: int, stride: int, value: float = 0.0) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.value = kernel_size, stride, value
-        self.windows, self.spread = stride, 1
-
-    def set_window(self, stride: int, spread: int) -> None:
-        """The window now has this stride and its values lie `spread` apart; its old positions keep their padding."""
-        self.stride, self.spread = stride, spread
+        self.windows = stride
 
     def forward(self, x: Tensor) -> Tensor:
         edges: list[int] = []
@@ -112,6 +125,32 @@ class DropPath(RandomPath):
         return f"rate={self.rate:g}, mode={self.mode}"
 
 
+def recomputed(module: nn.Module, *inputs: Any) -> Any:
+    """module(*inputs), whose own maps are not kept but computed again in the backward pass: the same gradients."""
+    return checkpoint(module, *inputs, use_reentrant=False, context_fn=partial(_recompute_contexts, module))
+
+
+def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _fixed_statistics(module)
+
+
+@contextmanager
+def _fixed_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
+    before = [
+        (m, m.momentum, m.num_batches_tracked.clone())
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
+    ]
+    for norm, _, _ in before:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in before:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
 class Head(nn.Module):
     """classifier(dropout(neck(pool(x)))). (N, C, H, W) -> (N, num_classes).
 
@@ -169,7 +208,8 @@ class AuxHead(nn.Module):
 
     def __init__(self, trunk: nn.Module, head: Head, least: int) -> None:
         super().__init__()
-        self.pool, self.trunk, self.head, self.least = nn.AvgPool2d(5, 3), trunk, head, least
+        self.pool: nn.Module = nn.AvgPool2d(5, 3)
+        self.trunk, self.head, self.least = trunk, head, least
 
     def forward(self, x: Tensor) -> Tensor:
         side = min(x.shape[-2:])

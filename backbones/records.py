@@ -11,7 +11,7 @@ PROMISES = {
     "in_chans": "any number of channels",
     "features": "the map after each stage, with true channels, stride and receptive field",
     "head": "forward_features, forward_head, get_classifier, reset_classifier",
-    "drop_rate": "dropout before the classifier",
+    "drop_rate": "dropout before the classifier, or where the paper has it",
     "drop_path_rate": "stochastic depth",
     "output_stride": "8, 16 or 32, by dilation",
     "checkpointing": "gradient checkpointing",
@@ -133,7 +133,7 @@ class Recipe:
     model_ema_decay: float = 0.999
     """share of the old average kept per step"""
     drop_rate: float | None = None
-    """dropout before the classifier; the network's own if not given"""
+    """dropout before the classifier, or where the paper has it; the network's own if not given"""
     drop_path_rate: float | None = None
     """stochastic depth of the last block; the network's own if not given"""
     drop_path_ramp: bool = False

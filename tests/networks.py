@@ -4,8 +4,11 @@ from backbones import list_models, model_info
 from backbones.catalog import load
 
 NAMES = list_models()
-DEEP = {"resnet1202_cifar"}
+DEEP = {"resnet1202_cifar", "resnet1202_sd_cifar", "preact_resnet1001_cifar", "resnet1001_cifar"}
 """thousands of layers: by default only its counts are tested; its blocks are those of shallower names"""
+
+SAME_KIND = {"column", "wide", "skip_reduction_layer_input", "count_include_pad"}
+"""settings that are words or truths, but make networks too alike, or only huge ones, to be a kind of their own"""
 
 
 def is_size(value: object) -> bool:
@@ -20,7 +23,7 @@ def smallest_of_each_kind() -> list[str]:
     kinds: dict[object, str] = {}
     for name in sorted(NAMES, key=lambda n: load()[n]["measured"]["params"]):
         variant = model_info(name)
-        kind = {k: v for k, v in variant.settings.items() if k not in ("column", "wide") and not is_size(v)}
+        kind = {k: v for k, v in variant.settings.items() if k not in SAME_KIND and not is_size(v)}
         kinds.setdefault((variant.build, str(sorted(kind.items()))), name)
     return list(kinds.values())
 

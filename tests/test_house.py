@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scorecard
 from networks import NAMES
 
 from backbones import catalog, create_model, list_models, model_info, models, registry
@@ -19,7 +20,7 @@ FAMILIES = {file.stem: file for file in Path(models.__path__[0]).glob("[a-z]*.py
 
 
 def papers() -> dict[str, Paper]:
-    return {v.build.__module__.rpartition(".")[2]: v.paper for v in map(model_info, NAMES)}
+    return {family: paper for paper, family in models.load().items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -36,8 +37,56 @@ def test_the_family_tree_is_the_import_graph(family: str) -> None:
     assert {m.partition(".")[0] for m in [*froms, *names]} <= allowed, "a family imports torch and the floors below"
 
 
-def test_catalog_is_current() -> None:
-    assert catalog.load() == catalog.build(), "stale; run: python -m backbones.catalog"
+LINE = {  # family -> names that it must have, from LeNet-5 to EfficientNet
+    "lenet": "lenet5",
+    "alexnet": "alexnet alexnet.tv",
+    "zfnet": "zfnet zfnet_b",
+    "vgg": "vgg11 vgg11_lrn vgg13 vgg16_c vgg16 vgg19 vgg16_bn",
+    "googlenet": "googlenet googlenet.tv",
+    "inception_v2": "inception_v2",
+    "inception_v3": "inception_v2_rethinking inception_v3 inception_v3.tv",
+    "inception_v4": "inception_v4",
+    "inception_resnet": "inception_resnet_v1 inception_resnet_v2 inception_resnet_v2.slim",
+    "resnet": "resnet18 resnet34 resnet50 resnet101 resnet152 plain34 resnet20_cifar resnet1202_cifar",
+    "preact_resnet": "preact_resnet110_cifar preact_resnet164_cifar preact_resnet1001_cifar preact_resnet18 "
+    "preact_resnet34 preact_resnet50 preact_resnet101 preact_resnet152 preact_resnet200 preact_resnet50.timm",
+    "wide_resnet": "wrn_16_8 wrn_28_10 wrn_40_4 wide_resnet50_2 wide_resnet101_2.tv",
+    "resnext": "resnext50_1x64d resnext50_2x40d resnext50_4x24d resnext50_8x14d resnext50_32x4d resnext101_32x4d "
+    "resnext101_64x4d resnext101_32x8d.tv resnext29_8x64d_cifar resnext29_16x64d_cifar",
+    "stochastic_depth": "resnet110_sd_cifar resnet1202_sd_cifar",
+    "fractalnet": "fractalnet20_cifar fractalnet40_cifar fractalnet34",
+    "densenet": "densenet121 densenet169 densenet201 densenet161 densenet264 densenet_40_12_cifar "
+    "densenet_100_24_cifar densenet_bc_100_12_cifar densenet_bc_250_24_cifar densenet_bc_190_40_cifar "
+    "densenet_c_40_12_cifar",
+    "xception": "xception xception.timm",
+    "squeezenet": "squeezenet1_0 squeezenet1_1 squeezenet1_0_simple_bypass squeezenet1_0_complex_bypass",
+    "mobilenet_v1": "mobilenet_v1 mobilenet_v1_x0_75 mobilenet_v1_x0_5 mobilenet_v1_x0_25 mobilenet_v1.timm",
+    "mobilenet_v2": "mobilenet_v2_x0_35 mobilenet_v2_x0_5 mobilenet_v2_x0_75 mobilenet_v2 mobilenet_v2_x1_3 "
+    "mobilenet_v2_x1_4 mobilenet_v2.tv",
+    "shufflenet_v1": " ".join(f"shufflenet_v1_g{g}_x{x}" for x in ("1_0", "0_5", "0_25") for g in (1, 2, 3, 4, 8))
+    + " shufflenet_v1_g3_x1_5 shufflenet_v1_g3_x2_0",
+    "senet": "se_resnet50 se_resnet101 se_resnet152 se_resnext50_32x4d se_resnext101_32x4d se_vgg16 senet154",
+    "senet_others": "se_inception_v2 se_inception_resnet_v2 se_mobilenet_v1 se_shufflenet_v1_g3_x1_0 "
+    "se_resnet110_cifar se_resnet164_cifar se_wrn_16_8",
+    "nasnet": "nasnet_a_4_1056 nasnet_a_6_4032 nasnet_a_6_768_cifar nasnet_a_7_2304_cifar",
+    "efficientnet": " ".join(f"efficientnet_b{i} efficientnet_b{i}.tv" for i in range(8)),
+}
+
+
+def test_the_whole_line_is_here() -> None:
+    assert LINE.keys() == FAMILIES.keys()
+    for family, names in LINE.items():
+        for name in names.split():
+            assert catalog.load()[name]["family"] == family
+
+
+def test_catalog_has_every_network() -> None:
+    assert list(catalog.load()) == NAMES, "stale; run: make catalog"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_catalog_is_current(name: str) -> None:
+    assert catalog.load()[name] == catalog.describe(name), "stale; run: make catalog"
 
 
 def test_readme_table_is_current() -> None:
@@ -46,12 +95,17 @@ def test_readme_table_is_current() -> None:
     assert all(f"`{name}`" in readme for name in NAMES)
 
 
+def test_scorecard_is_current() -> None:
+    assert scorecard.page() == scorecard.FILE.read_text(), "stale; run: make catalog"
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import backbones",
         "import backbones; dir(backbones); backbones.__all__",
         "from backbones.cli import main; sys.argv = ['backbones', 'list']; main()",
+        "from backbones.cli import main; sys.argv = ['backbones', 'list', '--paper']; main()",
         "from backbones.cli import main; sys.argv = ['backbones', 'info', 'resnet50']; main()",
         "from backbones.cli import main; sys.argv = ['backbones', 'explain', 'resnet50.tv']; main()",
         "from backbones.cli import main; sys.argv = ['backbones', 'recipe', 'vgg16']; main()",
@@ -125,7 +179,8 @@ class Tiny(Backbone):
         super().__init__(stem=nn.Identity(), stages=stages, head=Head(4, num_classes, drop_rate=drop_rate),
                          in_channels=in_channels, min_size=3, init=he_init)
 
-register(Variant("tiny", Tiny, Paper("Tiny", "Nobody", 2030, "nowhere"), {}))
+PAPER = Paper("Tiny", "Nobody", 2030, "nowhere")
+register(Variant("tiny", Tiny, PAPER, {}))
 """
     (tmp_path / "tiny.py").write_text(family)
     code = f"""
@@ -134,7 +189,7 @@ models.__path__.append({str(tmp_path)!r})
 from backbones import catalog, create_model, list_models
 import torch
 model = create_model("tiny", num_classes=3)
-entry = catalog.build()["tiny"]
+entry = catalog.describe("tiny")
 print(json.dumps([list_models()[-1], model(torch.zeros(1, 3, 8, 8)).shape[1], entry["measured"]["params"]]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

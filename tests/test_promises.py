@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import DEEP, NAMES
+from networks import DEEP, KINDS, NAMES
 from torch import Tensor, nn
 
 import backbones
@@ -33,9 +33,11 @@ def model(name: str) -> Backbone:
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
+    model.draws.progress = 0.0  # a dropped block would have no statistics
     if norms:
         with torch.inference_mode():
             model(images_for(model, batch=8, side=max(model.min_size, 64)))
+    model.draws.progress = 1.0
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()
@@ -209,7 +211,8 @@ def test_drop_rates(name: str) -> None:
     def rates(model: nn.Module, layer: type[nn.Module]) -> list[float]:
         return [m.p if isinstance(m, nn.Dropout) else m.rate for m in model.modules() if isinstance(m, layer)]
 
-    assert max(rates(on_meta(name, drop_rate=0.3).head, nn.Dropout)) == 0.3
+    dropped = on_meta(name, drop_rate=0.3)
+    assert max(rates(dropped.head, nn.Dropout) + rates(dropped.stages, nn.Dropout)) == 0.3
     if "drop_path_rate" in model_info(name).cannot:
         assert not rates(on_meta(name, drop_path_rate=0.0), RandomPath)
         return
@@ -225,7 +228,7 @@ def test_output_stride(name: str) -> None:
     plain = on_meta(name).eval()
     side = 16 * plain.min_size
     sizes = [m.shape[-1] for m in plain.features(on_meta_images(plain, side, side))]
-    for output_stride in (8, 16, 32):
+    for output_stride in (8, 16, 32) if name in KINDS else (8,):  # 8 rewrites the most layers
         model = on_meta(name, output_stride=output_stride).eval()
         strides = [min(f.reduction, output_stride) for f in plain.feature_info]
         assert model.feature_info.reduction() == strides
@@ -283,6 +286,8 @@ def test_gradient_checkpointing(kind: str, model: Backbone) -> None:
 
 def test_freeze(kind: str, model: Backbone) -> None:
     model = copy.deepcopy(model)
+    for path in (m for m in model.modules() if isinstance(m, RandomPath)):
+        path.rate = 0.0  # what is not dropped, is trained
     model.freeze(stages=1)
     model.train()
     images = images_for(model, side=max(model.min_size, 32))
@@ -341,11 +346,12 @@ def test_weights_with_another_head_and_stem(
     with torch.inference_mode():
         double = images.repeat(1, 6 // model.in_channels, 1, 1)
         close(wide.features(double)[0], model.features(images)[0])
-    first_weight = next(key for key, value in model.state_dict().items() if value.ndim == 4)
-    for key, value in model.state_dict().items():  # nothing but the adapted filters and the new head differs
-        if key != first_weight:
+    weights = [key for key, value in model.state_dict().items() if value.ndim == 4]
+    depthwise = model.in_channels > 1 and model.state_dict()[weights[0]].shape[1] == 1
+    for key, value in model.state_dict().items():  # nothing but the adapted filters and the new heads differs
+        if key not in weights[: 2 if depthwise else 1]:
             assert torch.equal(wide.state_dict()[key], value), key
-            assert key.startswith("head.classifier") or torch.equal(gray.state_dict()[key], value), key
+            assert "head.classifier" in key or torch.equal(gray.state_dict()[key], value), key
 
 
 def test_compiles_in_one_graph(kind: str, model: Backbone) -> None:

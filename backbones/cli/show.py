@@ -14,11 +14,12 @@ from backbones import catalog
 Json = Annotated[bool, arg(name="json")]
 
 
-def list_networks(pattern: Positional[str] = "*", /, json_: Json = False) -> None:
+def list_networks(pattern: Positional[str] = "*", /, paper: bool = False, json_: Json = False) -> None:
     """List networks with their year, parameters and multiply-adds.
 
     Args:
         pattern: of the name, as in a shell: "*resnet*"
+        paper: list what the papers print beside what we count, and why they differ
         json_: print the catalog's entries as JSON
     """
     entries = [e for e in catalog.load().values() if fnmatchcase(e["name"], pattern)]
@@ -26,6 +27,9 @@ def list_networks(pattern: Positional[str] = "*", /, json_: Json = False) -> Non
         raise LookupError(f"no network matches {pattern!r}; `backbones list` shows all")
     if json_:
         print(json.dumps(entries, indent=1))
+        return
+    if paper:
+        Console().print(_scores(entries))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("network", "left"), ("year", "right"), ("params", "right"), ("madds", "right")):
@@ -37,6 +41,19 @@ def list_networks(pattern: Positional[str] = "*", /, json_: Json = False) -> Non
         departs = "; ".join(d["here"] for d in e["departures"])
         table.add_row(e["name"], str(e["paper"]["year"]), *numbers, str(e["input_size"][1]), departs)
     Console().print(table)
+
+
+def _scores(entries: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("network", "what"):
+        table.add_column(column, no_wrap=True)
+    for column in ("printed", "counted", "difference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("where, and why they differ")
+    for score in catalog.scores(entries):
+        numbers = (f"{score.printed:,.0f}", f"{score.counted:,}", f"{score.difference:+.1f} %")
+        table.add_row(score.network, score.what, *numbers, f"{score.source} {score.gap}")
+    return table
 
 
 def info(name: Positional[str], /, json_: Json = False) -> None:
@@ -104,12 +121,12 @@ def recipe(name: Positional[str], /) -> None:
 def _claims(entry: Mapping[str, Any]) -> Table:
     table = Table("what", "reported", "measured", "source", box=None, title="counts and errors", title_justify="left")
     measured = entry["measured"]
-    table.add_row("parameters", "", f"{measured['params']:,}", "counted")
-    table.add_row("multiply-adds", "", f"{measured['madds']:,}", "counted")
+    table.add_row("params", "", f"{measured['params']:,}", "counted")
+    table.add_row("madds", "", f"{measured['madds']:,}", "counted")
     for claim in entry["reported"]:
-        for key, label in (("params", "parameters"), ("madds", "multiply-adds")):
-            if claim[key] is not None:
-                table.add_row(label, f"{claim[key]:,.0f}", f"{measured[key]:,}", f"{claim['source']} {claim['gap']}")
+        for key, counted in claim["counted"].items():
+            source = f"{catalog.where(claim)} {claim['gap']}"
+            table.add_row(key, f"{claim[key]:,.0f}", f"{counted:,}", source)
         if claim["maps"]:
             sides = (" ".join(map(str, maps)) for maps in (claim["maps"], measured["maps"]))
             table.add_row("maps", *sides, claim["source"])

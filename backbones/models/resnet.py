@@ -37,9 +37,11 @@ Shortcut = Literal["A", "B", "C", "none"]
 SHORTCUTS = get_args(Shortcut)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     """Convolution without bias that keeps the map's size up to its stride, then batch norm."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
@@ -49,14 +51,19 @@ def basic_branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequent
     return nn.Sequential(*first, nn.ReLU(), *conv_norm(out_channels, out_channels, 3))
 
 
-def bottleneck_branch(in_channels: int, out_channels: int, stride: int, stride_in: str) -> nn.Sequential:
-    """1x1, 3x3, 1x1 (Fig. 5 right). (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
-    width = out_channels // EXPANSION
+def bottleneck_branch(
+    in_channels: int, out_channels: int, stride: int, stride_in: str, groups: int = 1, group_width: int = CHANNELS[0]
+) -> nn.Sequential:
+    """1x1, 3x3, 1x1 (Fig. 5 right). (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride).
+
+    `group_width` are the channels of each group of the 3x3 convolution in conv2_x; they grow with `out_channels`.
+    """
+    width = groups * group_width * out_channels // (CHANNELS[0] * EXPANSION)
     first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
     return nn.Sequential(
         *conv_norm(in_channels, width, 1, first),
         nn.ReLU(),
-        *conv_norm(width, width, 3, second),
+        *conv_norm(width, width, 3, second, groups),
         nn.ReLU(),
         *conv_norm(width, out_channels, 1),
     )
@@ -88,7 +95,7 @@ def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: i
 class ResidualBlock(nn.Module):
     """relu(shortcut(x) + branch(x)), eq. 1 and 2. (N, C, H, W) -> what the branch makes of it."""
 
-    def __init__(self, branch: nn.Module, shortcut: nn.Module, drop_path_rate: float) -> None:
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module, drop_path_rate: float) -> None:
         super().__init__()
         self.branch, self.shortcut = branch, shortcut
         self.drop_path = DropPath(drop_path_rate)
@@ -108,6 +115,8 @@ class Plan(NamedTuple):
     stride_in: Literal["1x1", "3x3"]
     shortcut: Shortcut
     drop_path_rate: float
+    groups: int = 1  # of the 3x3 convolution of a bottleneck
+    group_width: int = CHANNELS[0]  # channels of each group in conv2_x
 
     def stages(self, in_channels: int) -> list[nn.Sequential]:
         """Block l of L is dropped with probability l / L * drop_path_rate (1603.09382, eq. 4)."""
@@ -125,7 +134,7 @@ class Plan(NamedTuple):
 
     def block(self, in_channels: int, out_channels: int, stride: int, drop_path_rate: float) -> nn.Module:
         branch = (
-            bottleneck_branch(in_channels, out_channels, stride, self.stride_in)
+            bottleneck_branch(in_channels, out_channels, stride, self.stride_in, self.groups, self.group_width)
             if self.bottleneck
             else basic_branch(in_channels, out_channels, stride)
         )
