@@ -212,21 +212,24 @@ class Backbone(nn.Module):
         Where each channel has filters of its own, 1 lets all of them read it, and n repeats them with the weights
         that the next convolution gives to what they find.
         """
-        before, scale = self.in_channels, self.in_channels / in_channels
-        seen = [s for s in watch(self, (before, self.min_size, self.min_size)) if isinstance(s.module, nn.Conv2d)]
-        readers = [s.module for s in seen if s.before == seen[0].before and s.module.in_channels == before]
+        before, side = self.in_channels, self.min_size
+        seen = [s for s in watch(self, (before, side, side)) if isinstance(s.module, nn.Conv2d)]
+        convs: list[Any] = [s.module for s in seen]
+        readers = [
+            c for s, c in zip(seen, convs, strict=True) if s.before == seen[0].before and c.in_channels == before
+        ]
         if not readers or any(conv.groups not in (1, before) for conv in readers):
             raise NotImplementedError(f"{seen[0].name} does not read the image's channels directly")
         for conv in readers:
             weight, separate = conv.weight.detach(), conv.groups > 1
-            if not separate:
-                tiled = _tiled(weight, 1, before, in_channels) * scale
-                conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
-            elif in_channels > 1:
-                mix = seen[1].module
+            if separate and in_channels > 1:
+                mix = convs[convs.index(conv) + 1]
                 conv.weight = nn.Parameter(_tiled(weight, 0, before, in_channels))
-                mix.weight = nn.Parameter(_tiled(mix.weight.detach(), 1, before, in_channels) * scale)
+                mix.weight = nn.Parameter(_tiled(mix.weight.detach(), 1, before, in_channels) * before / in_channels)
                 conv.out_channels = mix.in_channels = len(conv.weight)
+            elif not separate:
+                tiled = _tiled(weight, 1, before, in_channels) * before / in_channels
+                conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
             conv.in_channels, conv.groups = in_channels, in_channels if separate else 1
         self.in_channels = in_channels
 
