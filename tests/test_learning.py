@@ -15,6 +15,10 @@ from backbones.records import Recipe
 from backbones.train.module import training_loss
 
 
+WIDE = {"alexnet", "zfnet", "vgg"}
+"""Their wide fully connected layers, without normalisation, need small steps."""
+
+
 def smallest_of_each_family() -> dict[str, str]:
     by_size = sorted(NAMES, key=lambda name: load()[name]["measured"]["params"], reverse=True)
     return {load()[name]["family"]: name for name in by_size}
@@ -38,8 +42,8 @@ def test_learns(name: str) -> None:
             part.rate = 0.0
     images, labels = digits(model)
     own = load()[name]["recipe"]
-    normalised = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    recipe = Recipe("", 1, 16, 1e-3 if normalised else 1e-4, loss=own["loss"] if own else "cross_entropy")
+    lr = 1e-4 if load()[name]["family"] in WIDE else 1e-3
+    recipe = Recipe("", 1, 16, lr, loss=own["loss"] if own else "cross_entropy")
     optimiser, losses = torch.optim.Adam(model.parameters(), lr=recipe.lr), []
     for step in range(20):
         loss = training_loss(model(images), labels, recipe)
