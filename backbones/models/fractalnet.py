@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     thin: bool  # whether deeper columns are narrower
     drop_path_rate: float
 
-    def from_(self, first: int) -> tuple[int, ...]:
+    def columns_from(self, first: int) -> tuple[int, ...]:
         """The columns that are built, from this one on."""
         built = range(1, self.columns + 1) if self.column is None else (self.column,)
         return tuple(c for c in built if c >= first)
@@ -82,7 +82,7 @@ class Join(RandomPath):
 
     def __init__(self, first: int, channels: int, pool: nn.Module, plan: Plan) -> None:
         super().__init__()
-        self.columns, self.of, self.rate = plan.from_(first), plan.columns, plan.drop_path_rate
+        self.columns, self.of, self.rate = plan.columns_from(first), plan.columns, plan.drop_path_rate
         joined = plan.width(channels, first)
         widths = {c: plan.width(channels, c) for c in self.columns}
         self.pool = pool
@@ -115,9 +115,9 @@ class Fractal(nn.Module):
     def __init__(self, column: int, in_channels: int, channels: int, drop_rate: float, plan: Plan) -> None:
         super().__init__()
         self.column = column
-        if column in plan.from_(column):
+        if column in plan.columns_from(column):
             self.conv = plan.unit(in_channels, plan.width(channels, column), drop_rate)
-        if plan.from_(column + 1):
+        if plan.columns_from(column + 1):
             joined = plan.width(channels, column + 1)
             self.first = FractalBlock(column + 1, in_channels, channels, drop_rate, nn.Identity(), plan)
             self.second = Fractal(column + 1, joined, channels, drop_rate, plan)
@@ -129,7 +129,7 @@ class Fractal(nn.Module):
 
 
 class FractalBlock(nn.Module):
-    """f_{C+1}(z) = join[conv(z), f_C(f_C(z))], eq. 1 and 2. (N, in_channels, H, W) -> (N, channels, H/s, W/s)."""
+    """f_{C+1}(z) = join[conv(z), f_C(f_C(z))], joins that meet being one. (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(
         self, column: int, in_channels: int, channels: int, drop_rate: float, pool: nn.Module, plan: Plan
@@ -182,10 +182,11 @@ class FractalNet(Backbone):
 
 
 class ImageNetFractalNet(Backbone):
-    """Four blocks of four columns between the first and the last layer of a ResNet, 224x224 images. `xavier_init`.
+    """Four blocks of four columns between the first and the last layer of ResNet-34, 224x224 images. `xavier_init`.
 
-    Pooling lies between the blocks, so that the last layer reads a map of 7x7 as ResNet's does; the last stage holds
-    the two blocks behind the third pooling. As `FractalNet` otherwise, without dropout, which the paper does not name.
+    With ResNet's max-pooling behind the first layer and pooling between the blocks only, so that the last layer reads
+    ResNet's 7x7 values; the paper leaves both open. The last stage holds the two blocks behind the third pooling.
+    As `FractalNet` otherwise, but without dropout, for which the paper prints rates for five blocks.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class ImageNetFractalNet(Backbone):
 
 
 def check(columns: int, column: int | None) -> None:
-    if columns < 1 or not 1 <= (column or 1) <= columns or column == 0:
+    if columns < 1 or (column is not None and not 1 <= column <= columns):
         raise ValueError(f"columns={columns}, column={column}; give 1 or more columns, and one of these or None")
 
 
