@@ -51,8 +51,10 @@ def test_padding_is_tensorflows() -> None:
     ours, theirs = create_model("mobilenet_v2", seed=0), create_model("mobilenet_v2.tv", seed=0)
     assert sum(isinstance(m, SamePad) for m in ours.modules()) == 5
     assert not any(isinstance(m, SamePad) for m in theirs.modules())
+    theirs.load_state_dict(ours.state_dict())
     pad, conv = ours.stem[0], ours.stem[1]
     x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(theirs.stem[1](x), nn.functional.conv2d(x, conv.weight, stride=2, padding=1))
     torch.testing.assert_close(
         conv(pad(x)), nn.functional.conv2d(nn.functional.pad(x, (0, 1, 0, 1)), conv.weight, stride=2)
     )

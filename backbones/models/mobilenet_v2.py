@@ -62,11 +62,13 @@ class Style(NamedTuple):
         """norm(conv(x)). (N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
         if self.padding not in PADDINGS:
             raise ValueError(f"padding={self.padding!r}; give one of {', '.join(PADDINGS)}")
-        same = self.padding == "same" and stride > 1  # at stride 1 the two are equal
-        padding = 0 if same else kernel_size // 2
+        pads = self.padding == "same" and stride > 1  # at stride 1 the two are equal
+        padding = 0 if pads else kernel_size // 2
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
         norm = nn.BatchNorm2d(out_channels, self.eps, self.momentum)
-        return [SamePad(kernel_size, stride), conv, norm] if same else [conv, norm]
+        if stride == 1:
+            return [conv, norm]
+        return [SamePad(kernel_size, stride) if pads else nn.Identity(), conv, norm]  # weights keep their names
 
     def active(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
