@@ -342,10 +342,11 @@ def test_weights_with_another_head_and_stem(
         double = images.repeat(1, 6 // model.in_channels, 1, 1)
         close(wide.features(double)[0], model.features(images)[0])
     first_weight = next(key for key, value in model.state_dict().items() if value.ndim == 4)
+    widened, grayed = wide.state_dict(), gray.state_dict()
     for key, value in model.state_dict().items():  # nothing but the adapted filters and the new head differs
         if key != first_weight:
-            assert torch.equal(wide.state_dict()[key], value), key
-            assert "head.classifier" in key or torch.equal(gray.state_dict()[key], value), key
+            assert torch.equal(widened[key], value), key
+            assert "head.classifier" in key or torch.equal(grayed[key], value), key
 
 
 def test_compiles_in_one_graph(kind: str, model: Backbone) -> None:
