@@ -2,7 +2,7 @@
 
 N @ P names a network: N normal cells between two reductions, P channels in the last map. What the drawings leave open
 (padding, batch norm, the previous map after a reduction) is as in the authors' TensorFlow release. NASNet-B and
-NASNet-C are only drawn (Fig. 7 and 8), nothing was released of them: they are left out.
+NASNet-C are only drawn in the appendix, and nothing was released of them: they are left out.
 """
 
 import math
@@ -394,7 +394,7 @@ CIFAR_RECIPE = Recipe(
     hflip=0.5,
     deviations=("no cutout, with which the paper reports a second error of each network",),
 )
-UNEXPLAINED = "counted as the authors' release builds them, which gives the numbers of the two networks it holds"
+UNEXPLAINED = "counted as the authors' release builds networks; of those it configures the numbers are as printed"
 PADDING_COUNTS = Departure(
     "3x3 mean poolings with stride 2 count the zeros of the padding",
     "means of the values inside the map, as TensorFlow computes them",
