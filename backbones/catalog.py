@@ -110,12 +110,17 @@ def where(claim: Mapping[str, Any]) -> str:
 
 
 def table() -> str:
-    """The README's table of networks, in Markdown."""
-    lines = ["| network | year | parameters | multiply-adds | input | paper |", "|---|---|---|---|---|---|"]
-    for name, entry in load().items():
-        measured, size = entry["measured"], "x".join(map(str, entry["input_size"][1:]))
-        cells = [f"`{name}`", entry["paper"]["year"], f"{measured['params']:,}", si(measured["madds"]), size]
-        lines.append("| " + " | ".join(map(str, [*cells, entry["paper"]["title"]])) + " |")
+    """The README's table of networks, in Markdown: one line per family, in the order of the papers."""
+    lines = ["| paper | year | networks | parameters |", "|---|---|---|---|"]
+    families: dict[str, list[Entry]] = {}
+    for entry in load().values():
+        families.setdefault(entry["family"], []).append(entry)
+    for entries in families.values():
+        paper, sizes = entries[0]["paper"], sorted(e["measured"]["params"] for e in entries)
+        names = ", ".join(f"`{e['name']}`" for e in entries)
+        smallest, largest = si(sizes[0]), si(sizes[-1])
+        span = smallest if smallest == largest else f"{smallest} to {largest}"
+        lines.append(f"| {paper['title']} | {paper['year']} | {names} | {span} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,6 @@ from backbones.layers import RandomPath
 from backbones.records import Recipe
 from backbones.train.module import training_loss
 
-
 WIDE = {"alexnet", "zfnet", "vgg"}
 """Their wide fully connected layers, without normalisation, need small steps."""
 
