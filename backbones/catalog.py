@@ -89,9 +89,9 @@ class Score(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        if self.gap:
-            return "differs"
-        return "equal" if self.counted == self.printed else "within 2 %"
+        if self.counted == self.printed:
+            return "equal"
+        return "within 2 %" if abs(self.difference) <= 2 and isinstance(self.printed, float) else "differs"
 
 
 def scores(entries: Iterable[Entry]) -> list[Score]:

@@ -106,7 +106,8 @@ def test_rows_belong_to_networks() -> None:
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference tables are not beside the project")
 def test_the_exact_counts_are_the_references() -> None:
-    """Each "counted" row stands in the reference."""
+    """Each "counted" row stands in the reference, with its multiply-adds where that has not rounded them."""
     reference = {(row["params_from_table"], row["macs_from_table"]) for row in read(REFERENCE)}
-    ours = {(row["params"], row["madds"]) for rows in ROWS.values() for row in rows if row["source"] == "counted"}
-    assert ours <= reference
+    reference |= {(params, "") for params, _ in reference}
+    counted = [row for rows in ROWS.values() for row in rows if row["source"] == "counted"]
+    assert {(row["params"], row["madds"] if row["madds"].isdigit() else "") for row in counted} <= reference

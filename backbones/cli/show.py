@@ -52,7 +52,8 @@ def _scores(entries: list[Mapping[str, Any]]) -> Table:
     table.add_column("where, and why they differ")
     for score in catalog.scores(entries):
         numbers = (f"{score.printed:,.0f}", f"{score.counted:,}", f"{score.difference:+.1f} %")
-        table.add_row(score.network, score.what, *numbers, f"{score.source} {score.gap}")
+        why = f": {score.gap}" if score.verdict == "differs" else ""
+        table.add_row(score.network, score.what, *numbers, score.source + why)
     return table
 
 

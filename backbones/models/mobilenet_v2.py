@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import DropPath, Head, SamePad
+from backbones.models.mobilenet_v1 import truncated_init
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
@@ -15,6 +16,7 @@ PAPER = Paper(
     year=2018,
     venue="CVPR 2018",
     arxiv="1801.04381",
+    builds_on=("mobilenet_v1",),
 )
 
 
@@ -97,14 +99,6 @@ def bottleneck(in_channels: int, out_channels: int, stride: int, expansion: int,
         *style.active(wide, wide, 3, stride, groups=wide),
         *style.linear(wide, out_channels),
     )
-
-
-def truncated_init(module: nn.Module) -> None:
-    """Weights N(0, 0.09^2) cut at two deviations, biases 0: the authors' release; the paper is silent."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.09, a=-0.18, b=0.18)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class MobileNetV2(Backbone):

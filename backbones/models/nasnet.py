@@ -410,7 +410,7 @@ def imagenet(name: str, side: int, settings: dict[str, Any], *reported: Reported
 def cifar(name: str, n: int, p: int, params: float, error: float, with_cutout: float, gap: str = "") -> None:
     settings, how = {"repeats": n, "penultimate_filters": p, "aux": True}, "one view, mean of 5 runs"
     claim = Reported("Table 1", params, top1=100 - error, data="CIFAR-10 test", protocol=how, gap=gap)
-    cutout = replace(claim, top1=100 - with_cutout, protocol=f"{how}, trained with cutout")
+    cutout = replace(claim, params=None, gap="", top1=100 - with_cutout, protocol=f"{how}, trained with cutout")
     shape: dict[str, Any] = {"input_size": (3, 32, 32), "crop": 1.0, "num_classes": 10}
     register(Variant(name, CifarNASNet, PAPER, settings, (claim, cutout), recipe=CIFAR_RECIPE, **shape))
 
