@@ -39,19 +39,24 @@ class SqueezeExcite(nn.Module):
         return x * gate.sigmoid()
 
 
-def append_excitation(part: nn.Sequential, reduction: int) -> nn.Sequential:
-    """The part, with an SE block for the channels of its last convolution at its end. Keeps the shape."""
-    channels = [m for m in part if isinstance(m, nn.Conv2d)][-1].out_channels
+def excitation(channels: int, reduction: int, bias: bool = True) -> SqueezeExcite:
+    """An SE block that squeezes to channels / reduction. Keeps the shape. `he_init`."""
     if not 1 <= reduction <= channels:
         raise ValueError(f"reduction={reduction}; give 1 to {channels}, the channels that are squeezed")
-    return part.append(SqueezeExcite(channels, channels // reduction).apply(he_init))
+    return SqueezeExcite(channels, channels // reduction, bias).apply(he_init)
 
 
-def excite_branches(network: Backbone, reduction: int) -> None:
+def append_excitation(part: nn.Sequential, reduction: int, bias: bool = True) -> nn.Sequential:
+    """The part, with an SE block for the channels of its last convolution at its end. Keeps the shape."""
+    channels = [m for m in part if isinstance(m, nn.Conv2d)][-1].out_channels
+    return part.append(excitation(channels, reduction, bias))
+
+
+def excite_branches(network: Backbone, reduction: int, bias: bool = True) -> None:
     """Every residual branch ends with an SE block: it acts before the summation with the identity (Fig. 3)."""
     for branch in [getattr(m, "branch", None) for m in network.modules()]:
         if isinstance(branch, nn.Sequential):
-            append_excitation(branch, reduction)
+            append_excitation(branch, reduction, bias)
 
 
 def pool_as_caffe(network: Backbone) -> None:
