@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,9 @@ class Backbone(nn.Module):
 
     output_stride: int | None = None
     """what `set_output_stride` limited the maps to"""
+
+    drop_path_mode: DropPathMode | None = None
+    """what `set_drop_path_mode` chose"""
 
     def __init__(
         self,
@@ -235,8 +238,14 @@ class Backbone(nn.Module):
 
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
         """Draw stochastic depth once per "batch", as its paper does, or per "row": each image for itself."""
-        for path in (m for m in self.modules() if isinstance(m, DropPath)):
-            path.set_mode(mode)
+        if mode not in get_args(DropPathMode):
+            raise ValueError(f"drop_path_mode={mode!r}; give one of {', '.join(get_args(DropPathMode))}")
+        paths = [m for m in self.modules() if isinstance(m, DropPath)]
+        if not paths:
+            raise NotImplementedError(f"{type(self).__name__} has no branches that are dropped one by one")
+        for path in paths:
+            path.mode = mode
+        self.drop_path_mode = mode
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute maps in the backward pass instead of keeping them: less memory, the same gradients."""

@@ -175,7 +175,7 @@ BLOCKS: dict[str, Block] = {
         "h * w * 7 * 9 * c**2",
     ),
     "asymmetric convolution": Block(
-        "1xk, then kx1, with batch norm, in place of kxk: c channels",
+        "1xk, then kx1, k odd, with batch norm, in place of kxk: c channels",
         inception_v3.PAPER,
         _asymmetric,
         {"c": 192, "k": 7},
@@ -199,12 +199,12 @@ BLOCKS: dict[str, Block] = {
         f"{HALVED} * (9 * c + c * d)",
     ),
     "inverted residual": Block(
-        "1x1 to t * c, a 3x3 for each channel, 1x1 to d, without relu, added to x where the shape stays: d channels",
+        "1x1 to t * c if t > 1, 3x3 for each channel, 1x1 to d without relu, plus x where the shape stays: d channels",
         mobilenet_v2.PAPER,
         _inverted,
         {"c": 24, "d": 24, "t": 6, "s": 1},
-        "t * c * (c + 9 + d) + 4 * t * c + 2 * d",
-        f"h * w * t * c**2 + {HALVED} * t * c * (9 + d)",
+        "(t > 1) * (t * c**2 + 2 * t * c) + t * c * (9 + d) + 2 * t * c + 2 * d",
+        f"(t > 1) * h * w * t * c**2 + {HALVED} * t * c * (9 + d)",
     ),
     "fire": Block(
         "1x1 to s1, then 1x1 to e1 beside 3x3 to e3: e1 + e3 channels",

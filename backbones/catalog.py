@@ -96,12 +96,13 @@ class Score(NamedTuple):
 
 def scores(entries: Iterable[Entry]) -> list[Score]:
     """Every count that a paper prints, in the order of the networks."""
-    return [
+    found = (
         Score(entry["name"], what, claim[what], counted, where(claim), claim["gap"])
         for entry in entries
         for claim in entry["reported"]
         for what, counted in claim["counted"].items()
-    ]
+    )
+    return list(dict.fromkeys(found))  # one number may stand beside several errors
 
 
 def where(claim: Mapping[str, Any]) -> str:

@@ -13,10 +13,11 @@ OUTPUT_STRIDES = (8, 16, 32)
 def set_output_stride(backbone: Backbone, output_stride: int) -> None:
     """Let no map be coarser than `output_stride`: later strides become 1 and the windows behind them spread.
 
-    Every output_stride-th value of the new last map is a value of the old one ("a trous"). Weights do not change.
+    Every output_stride-th value of the new last map is a value of the old one ("a trous"), but for gates over the
+    whole map, which now see more values. Weights do not change.
     """
     if output_stride not in OUTPUT_STRIDES:
-        raise ValueError(f"output_stride={output_stride}; give one of {OUTPUT_STRIDES}")
+        raise ValueError(f"output_stride={output_stride!r}; give one of {OUTPUT_STRIDES}")
     side = 16 * backbone.min_size  # large enough that no map shrinks to a point
     windows = [
         (s.name, s.module, s.before.stride[0])
@@ -32,9 +33,9 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
         if isinstance(window, Window):
             window.set_window(after, spread)
         elif isinstance(window, nn.MaxPool2d):
-            _replace(backbone, name, _spread_pool(window, after, spread))
+            _replace(backbone, name, Trimmed(_spread_pool(window, after, spread), window, after, spread))
         elif isinstance(window, nn.AvgPool2d) and _side(window.kernel_size) > 1:
-            _replace(backbone, name, SpreadAvgPool(window, after, spread))
+            _replace(backbone, name, Trimmed(SpreadAvgPool(window, after, spread), window, after, spread))
         else:
             window.stride = (after, after)
             if isinstance(window, nn.Conv2d):
@@ -62,6 +63,24 @@ def _overhang(pool: nn.MaxPool2d | nn.AvgPool2d, spread: int) -> int:
         return spread * (_side(pool.stride) - 1)
     kernel = _side(pool.kernel_size)
     return max(spread * (kernel - 1) - 2 * _side(pool.padding) * spread, 0) if kernel % 2 == 0 else 0
+
+
+class Trimmed(nn.Module):
+    """window(x) up to where the last window of the coarse pooling ends: what lies beyond it, that pooling drops."""
+
+    def __init__(self, window: nn.Module, pool: nn.MaxPool2d | nn.AvgPool2d, stride: int, spread: int) -> None:
+        super().__init__()
+        self.window, self.spread, self.ceil_mode = window, spread, pool.ceil_mode
+        self.reach, self.coarse_stride = _side(pool.kernel_size) - 2 * _side(pool.padding), _side(pool.stride)
+        self.times = self.coarse_stride * spread // stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (self._limit(side) for side in x.shape[-2:])
+        return self.window(x)[..., :height, :width]
+
+    def _limit(self, side: int) -> int:
+        coarse = -(-side // self.spread) - self.reach
+        return self.times * ((-(-coarse // self.coarse_stride) if self.ceil_mode else coarse // self.coarse_stride) + 1)
 
 
 class SpreadAvgPool(nn.Module):

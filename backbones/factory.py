@@ -116,7 +116,8 @@ def save(
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
     now = {"num_classes": model.num_classes, "in_channels": model.in_channels, "global_pool": model.head.pool}
-    settings = {**model.settings, **now, "output_stride": model.output_stride}
+    changed = {"output_stride": model.output_stride, "drop_path_mode": model.drop_path_mode}
+    settings = {**model.settings, **now, **changed}
     told = Checkpoint(
         model.variant.name, settings, tuple(classes), preprocessing, recipe, dict(metrics or {}), data, _versions()
     )
@@ -170,6 +171,10 @@ def _from_file(variant: Variant, given: Mapping[str, Any], path: str | PathLike[
         raise ValueError(f"{path} holds {told.network}, not {variant.name}; use create_model({told.network!r}, ...)")
     shape = {key: told.settings[key] for key in ("num_classes", "in_channels")}
     model = _build(variant, {**told.settings, **given, **shape})
+    if told.settings.get("aux", True) != model.settings.get("aux", True):
+        log.info("%s: auxiliary heads as asked, not as in the file", variant.name)
+        mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
+        state = {**{key: value for key, value in state.items() if not key.startswith("aux.")}, **mine}
     _load_state(model, state, path)
     model.checkpoint = told
     if (classes := given.get("num_classes", shape["num_classes"])) != shape["num_classes"]:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -90,6 +90,7 @@ class RandomPath(nn.Module):
 
     place: int
     draws: Draws
+    rate: float
 
 
 class DropPath(RandomPath):
@@ -102,20 +103,14 @@ class DropPath(RandomPath):
 
     def __init__(self, rate: float, mode: DropPathMode = "batch") -> None:
         super().__init__()
-        self.rate = rate
-        self.set_mode(mode)
-
-    def set_mode(self, mode: DropPathMode) -> None:
-        if mode not in get_args(DropPathMode):
-            raise ValueError(f"drop_path_mode={mode!r}; give one of {', '.join(get_args(DropPathMode))}")
-        self.mode = mode
+        self.rate, self.mode = rate, mode
 
     def forward(self, branch: nn.Module, x: Tensor) -> Tensor:
         if not self.rate:
             return branch(x)
-        if not self.training:
-            return (1 - self.rate) * branch(x) if self.mode == "batch" else branch(x)
         rate = self.rate * self.draws.progress
+        if not self.training:
+            return (1 - rate) * branch(x) if self.mode == "batch" else branch(x)
         if self.mode == "batch":
             return x.new_zeros(()) if self.draws.coin(self.place) < rate else branch(x)
         kept = [self.draws.coin((self.place, row)) >= rate for row in range(len(x))]

@@ -91,9 +91,11 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
 
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself; ValueError for values that cannot be followed."""
-    positive = {key: getattr(recipe, key) for key in ("epochs", "batch_size", "lr")}
+    positive = {key: getattr(recipe, key) for key in ("epochs", "batch_size", "lr", "decay_epochs", "eps")}
     if wrong := {key: value for key, value in positive.items() if value <= 0}:
         raise ValueError(f"{wrong}: give values above 0")
+    if recipe.aux_weight < 0:
+        raise ValueError(f"aux_weight={recipe.aux_weight}; give 0 or more")
     outside = {key: value for key in SHARES if not 0 <= (value := getattr(recipe, key)) <= 1}
     if outside:
         raise ValueError(f"{outside}: give values from 0 to 1")

@@ -24,6 +24,10 @@ PROMISES = {
 """What every network owes its user; `Variant.cannot` names the exceptions."""
 
 
+NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
+"""What a plain chain of layers cannot."""
+
+
 @dataclass(frozen=True)
 class Paper:
     """Where an architecture was published, and whose work it continues."""

@@ -16,13 +16,14 @@ OTHER_SIZES = {
     "fire": {"c": 8, "s1": 3, "e1": 5, "e3": 7},
     "squeeze-excite": {"c": 24, "r": 4},
 }
+THIRD = {"inverted residual": {"c": 8, "d": 20, "t": 1, "s": 1}}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (17, 35)])
 def test_formulas_are_what_is_counted(name: str, height: int, width: int) -> None:
     block = BLOCKS[name]
-    for sizes in ({}, OTHER_SIZES.get(name) or ({"c": 16} if "c" in block.sizes else {})):
+    for sizes in ({}, OTHER_SIZES.get(name) or ({"c": 16} if "c" in block.sizes else {}), THIRD.get(name, {})):
         with torch.device("meta"):
             module = block.build(**sizes).eval()
             channels = {**block.sizes, **sizes}.get("c", 288) * (4 if name == "bottleneck" else 1)

@@ -133,10 +133,10 @@ def test_figure_5_counts_to_the_readings() -> None:
     full = 7 * 7 * 3 * 64
     separable = 7 * 7 * 8 * 3 + 8 * 3 * 64
     readings = {
-        (128, full): {},
-        (128, separable): {"separable": True},
-        (96, full): {"release": "slim"},
-        (96, separable): {"release": "slim", "separable": True},
+        (128, full): {"separable": False},
+        (128, separable): {},
+        (96, full): {"release": "slim", "separable": False},
+        (96, separable): {"release": "slim"},
     }
     counted = {reading: count(*reading) for reading in readings}
     assert list(counted.values()) == [11_285_224, 11_278_528, 11_194_984, 11_188_288]

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import backbones
 from backbones import create_model
 from backbones.backbone import Backbone, WithAux
 from backbones.cost import measure_cost
@@ -157,25 +159,28 @@ def test_same_padding_is_tensorflows(kernel: int, stride: int, side: int) -> Non
 
 
 class Strided(Backbone):
-    """Windows of every kind behind one another, each with SAME padding or torch's own."""
+    """Windows of every kind behind one another, each with SAME padding or torch's own; `even` has more of 2x2."""
 
-    def __init__(self) -> None:
+    def __init__(self, even: bool) -> None:
         parts = [
             [SamePad(3, 2), nn.Conv2d(3, 4, 3, 2)],
             [SamePad(3, 2, float("-inf")), nn.MaxPool2d(3, 2)],
             [nn.AvgPool2d(2), nn.Conv2d(4, 4, 3, padding=1)],
+            [nn.AvgPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1)],
             [nn.AvgPool2d(3, 2, 1, count_include_pad=False), SamePad(5, 2), nn.Conv2d(4, 4, 5, 2)],
             [nn.AvgPool2d(3, 1, 1), nn.MaxPool2d(2)],
         ]
+        del parts[4 if even else 3]
         stages = [nn.Sequential(*part) for part in parts]
         super().__init__(stem=nn.Identity(), stages=stages, head=Head(4, 5), in_channels=3, min_size=64, init=he_init)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-@pytest.mark.parametrize("side", [128, 130, 131])
-def test_finer_maps_contain_the_coarse_ones(side: int, output_stride: int) -> None:
+@pytest.mark.parametrize("side", [128, 130, 131, 240, 250])
+@pytest.mark.parametrize("even", [True, False])
+def test_finer_maps_contain_the_coarse_ones(even: bool, side: int, output_stride: int) -> None:
     torch.manual_seed(0)
-    model = Strided().double().eval()
+    model = Strided(even).double().eval()
     images = torch.randn(1, 3, side, side, dtype=torch.float64)
     with torch.inference_mode():
         coarse, strides = model.features(images), model.feature_info.reduction()
@@ -216,8 +221,36 @@ def test_paths_drawn_per_image() -> None:
     path.train()
     model.draws.progress = 0.0
     assert torch.equal(path(nn.Identity(), x), x)
-    with pytest.raises(ValueError, match="drop_path_mode='image'; give one of batch, row"):
-        create_model("resnet20_cifar", drop_path_mode="image")
+    for name in ("resnet20_cifar", "googlenet"):
+        with pytest.raises(ValueError, match="drop_path_mode='image'; give one of batch, row"):
+            create_model(name, drop_path_mode="image")
+    with pytest.raises(NotImplementedError, match="GoogLeNet has no branches"):
+        create_model("googlenet", drop_path_mode="row")
+
+
+def test_the_mode_of_random_paths_is_saved(tmp_path: Path) -> None:
+    model = create_model("resnet20_cifar", drop_path_rate=0.5, seed=0)
+    model.set_drop_path_mode("row")
+    backbones.save(model, tmp_path / "model.safetensors")
+    again, images = backbones.load(tmp_path / "model.safetensors"), torch.randn(1, 3, 32, 32)
+    assert again.drop_path_mode == "row"
+    with torch.inference_mode():
+        assert torch.equal(again(images), model.eval()(images))
+
+
+def test_files_with_auxiliary_heads_load_without_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, images = create_model("googlenet", num_classes=4, seed=0).eval(), torch.randn(1, 3, 64, 64)
+    backbones.save(model, tmp_path / "with.safetensors")
+    with caplog.at_level("INFO", "backbones"):
+        without = create_model("googlenet", num_classes=4, aux=False, weights=tmp_path / "with.safetensors").eval()
+    assert "auxiliary heads" in caplog.text
+    backbones.save(without, tmp_path / "without.safetensors")
+    back = create_model("googlenet", aux=True, weights=tmp_path / "without.safetensors").eval()
+    with torch.inference_mode():
+        assert torch.equal(without(images), model(images))
+        assert torch.equal(back(images), model(images))
+    assert not without.aux
+    assert len(back.aux) == 2
 
 
 def test_half_way_paths_drop_half_as_often() -> None:
@@ -228,6 +261,8 @@ def test_half_way_paths_drop_half_as_often() -> None:
     out = path(nn.Identity(), torch.ones(4000, 1, 1, 1))
     assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
     assert out.max().item() == pytest.approx(1 / 0.7)
+    path.mode = "batch"
+    assert path.eval()(nn.Identity(), torch.ones(1)).item() == pytest.approx(0.7)
 
 
 def test_rmsprop_is_tensorflows() -> None:
@@ -245,6 +280,10 @@ def test_rmsprop_is_tensorflows() -> None:
             step[i] = 0.8 * step[i] + 0.3 * g / math.sqrt(square[i] + 0.01)
             values[i] -= step[i]
     assert weight.tolist() == pytest.approx(values)
+    again = RMSprop([nn.Parameter(weight.detach().float())], lr=0.3, alpha=0.9, eps=0.01, momentum=0.8)
+    again.load_state_dict(optimiser.state_dict())
+    (state,) = again.state.values()  # both buffers follow their parameter, as they must to another device
+    assert {value.dtype for value in state.values()} == {torch.float32}
 
 
 def test_linear_and_exponential_rates() -> None:

@@ -29,7 +29,7 @@ def list_networks(pattern: Positional[str] = "*", /, paper: bool = False, json_:
         print(json.dumps(entries, indent=1))
         return
     if paper:
-        Console().print(_scores(entries))
+        _print_scores(entries)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("network", "left"), ("year", "right"), ("params", "right"), ("madds", "right")):
@@ -43,18 +43,23 @@ def list_networks(pattern: Positional[str] = "*", /, paper: bool = False, json_:
     Console().print(table)
 
 
-def _scores(entries: list[Mapping[str, Any]]) -> Table:
+def _print_scores(entries: list[Mapping[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("network", "what"):
-        table.add_column(column, no_wrap=True)
-    for column in ("printed", "counted", "difference"):
+    table.add_column("network", overflow="fold")
+    table.add_column("what")
+    for column in ("printed", "counted", "off"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("where, and why they differ")
-    for score in catalog.scores(entries):
-        numbers = (f"{score.printed:,.0f}", f"{score.counted:,}", f"{score.difference:+.1f} %")
-        why = f": {score.gap}" if score.verdict == "differs" else ""
-        table.add_row(score.network, score.what, *numbers, score.source + why)
-    return table
+    table.add_column("source", overflow="fold")
+    scores = catalog.scores(entries)
+    for score in scores:
+        numbers = (catalog.si(score.printed), f"{score.counted:,}", f"{score.difference:+.1f} %")
+        table.add_row(score.network, score.what, *numbers, score.source)
+    console = Console()
+    console.print(table)
+    for score in scores:
+        if score.verdict == "differs":
+            why = f"{score.network}, {score.what}, {score.source}: {score.gap}"
+            console.print(why, markup=False, highlight=False, soft_wrap=True)
 
 
 def info(name: Positional[str], /, json_: Json = False) -> None:
@@ -126,7 +131,7 @@ def _claims(entry: Mapping[str, Any]) -> Table:
     table.add_row("madds", "", f"{measured['madds']:,}", "counted")
     for claim in entry["reported"]:
         for key, counted in claim["counted"].items():
-            source = f"{catalog.where(claim)} {claim['gap']}"
+            source = ": ".join(filter(None, (catalog.where(claim), claim["gap"])))
             table.add_row(key, f"{claim[key]:,.0f}", f"{counted:,}", source)
         if claim["maps"]:
             sides = (" ".join(map(str, maps)) for maps in (claim["maps"], measured["maps"]))

@@ -37,7 +37,7 @@ def measure_cost(module: nn.Module, input_shape: Sequence[int]) -> Cost:
     with evaluating(module), torch.inference_mode(False), torch.no_grad(), counter:
         torch.func.functional_call(module, meta, (torch.empty(1, *input_shape, device="meta", dtype=dtype),))
     aux = getattr(module, "aux", None)
-    aux_params = sum(p.numel() for p in aux.parameters()) if isinstance(aux, nn.Module) else 0
+    aux_params = sum(p.numel() for p in aux.parameters()) if isinstance(aux, nn.ModuleDict) else 0
     return Cost(
         params=sum(p.numel() for p in module.parameters()) - aux_params,
         aux_params=aux_params,

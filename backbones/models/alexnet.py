@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head, gaussian_init
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -123,7 +123,6 @@ RECIPE = Recipe(
     ),
 )
 CROP = 227 / 256
-NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
 
 register(
     Variant(

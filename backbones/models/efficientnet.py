@@ -7,7 +7,7 @@ from torch import nn
 
 from backbones.backbone import Backbone
 from backbones.layers import DropPath, Head
-from backbones.models.mobilenet_v2 import InvertedResidual, Padding, Style, make_divisible
+from backbones.models.mobilenet_v2 import SYMMETRIC, InvertedResidual, Padding, Style, make_divisible
 from backbones.models.senet import SqueezeExcite
 from backbones.records import Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
@@ -167,11 +167,6 @@ RECIPE = Recipe(
         "epochs, batch, eps, warm-up, label smoothing, moving average and crops are the authors' release's; "
         "the paper is silent",
     ),
-)
-SYMMETRIC = Departure(
-    "a convolution that strides is padded by the same on each side",
-    "silent; the authors' release pads as TensorFlow's SAME, the odd pixel at the far edge",
-    RELEASE,
 )
 TORCH_NORM = Departure(
     "batch norm with eps 1e-5 and momentum 0.1",

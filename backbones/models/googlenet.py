@@ -245,6 +245,7 @@ register(
             Departure("dropout of 20 % before the classifier", "40 %", "Table 1"),
             Departure("auxiliary heads read means over a 4x4 grid", "means over 5x5, stride 3", "Sec. 5"),
         ),
+        recipe=RECIPE,
         cannot=NO_BRANCH,
     ),
 )

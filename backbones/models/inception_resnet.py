@@ -112,7 +112,7 @@ class InceptionResNet(Backbone):
 
     Blocks B and C of version 2 put out 1152 and 2144 channels. Fig. 17 and 19 print 1154 and 2048, which cannot be
     added to what Reduction-A and B hand them. The paper scales by 0.1 to 0.3; `scales` of A, B and C are the release's.
-    `release` "slim" is the network of the authors' release, of version 2 only. `slim_init`.
+    `release` "slim" is the network of the authors' release, without its auxiliary head, of version 2 only. `slim_init`.
     """
 
     def __init__(

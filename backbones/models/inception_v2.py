@@ -118,15 +118,15 @@ class InceptionV2(Backbone):
 
     The widths of the branches decide: the printed outputs, 576 channels after 4c and 4d, are 608 by their sum. The
     paper prints no paddings and no initialisation: symmetric, with `max_pool` that overhangs, as in Caffe's copy;
-    and `he_init`. It mentions auxiliary classifiers nowhere. Its appendix has a `separable` first convolution, which
-    Caffe's copy has not. `release` "slim" is TensorFlow-Slim's: outputs as printed, its own padding. Slim's norms have
-    no weights, and its first convolution has biases and no norm; both are special values of the parameters here.
+    and `he_init`. It mentions auxiliary classifiers nowhere. The first convolution is `separable`, as the appendix has
+    it; Caffe's copy has a full one. `release` "slim" is TensorFlow-Slim's: outputs as printed, its own padding. Slim's
+    norms have no weights, and its first convolution has biases and no norm: special values of the parameters here.
     """
 
     def __init__(
         self,
         release: Release = "paper",
-        separable: bool = False,
+        separable: bool = True,
         num_classes: int = 1000,
         in_channels: int = 3,
         drop_rate: float = 0.0,
@@ -193,13 +193,24 @@ register(
         "inception_v2",
         InceptionV2,
         PAPER,
-        settings={},
+        settings={"separable": True},
         reported=(
             Reported("Sec. 4.2", params=13.6e6, gap=NO_READING),
             Reported("Fig. 5", maps=(56, 28, 14, 7)),
-            Reported("1709.01507, Table 2", madds=2.03e9),
             one_network("1 crop", 25.2, 7.82),
             one_network("144 crops", 21.99, 5.82),
+        ),
+        recipe=RECIPE,
+        cannot=NO_BRANCH,
+    ),
+    Variant(
+        "inception_v2.caffe",
+        InceptionV2,
+        PAPER,
+        settings={"separable": False},
+        reported=(Reported("1709.01507, Table 2", madds=2.03e9),),
+        departures=(
+            Departure("a full 7x7 first convolution", "a separable one with 8 filters per channel", "Appendix"),
         ),
         recipe=RECIPE,
         cannot=NO_BRANCH,
@@ -218,17 +229,13 @@ register(
                 "Fig. 5",
             ),
             Departure(
-                "a separable first convolution, 8 filters per channel",
-                "the same in its text, a 7x7 convolution in its figure",
-                "Appendix",
-            ),
-            Departure(
                 "TensorFlow's SAME padding, which means leave out, and batch norm's epsilon of 1e-3",
                 "not printed; symmetric padding, which means count, and 1e-5 in `inception_v2`",
                 "Fig. 5",
             ),
             Departure("dropout of 20 % before the classifier", "none", "Sec. 4.2.1"),
         ),
+        recipe=RECIPE,
         cannot=NO_BRANCH,
     ),
 )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head, he_init
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -173,7 +173,6 @@ RECIPE = Recipe(
         "penalty j of the rubbish class: the paper calls it a positive constant and prints no value; 1 here",
     ),
 )
-NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
 OURS: dict[str, Any] = {"paper": PAPER, "input_size": (1, 32, 32), "crop": 1.0, "num_classes": 10, "cannot": NO_BRANCH}
 
 register(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head, SamePad
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -165,7 +165,6 @@ RECIPE = Recipe(
     ),
 )
 MAPS = (112, 56, 28, 14, 7)
-NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
 ONE_DIGIT = "printed with one digit after the point"
 
 
@@ -214,6 +213,7 @@ register(
         PAPER,
         {"padding": "symmetric", "norm_eps": 1e-5, "relu6": True, "drop_rate": 0.0},
         departures=DEPARTURES,
+        recipe=RECIPE,
         cannot=NO_BRANCH,
         aliases=("mobilenetv1_100",),
     )

@@ -2,7 +2,8 @@
 
 N @ P names a network: N normal cells between two reductions, P channels in the last map. What the drawings leave open
 (padding, batch norm, the previous map after a reduction) is as in the authors' TensorFlow release. NASNet-B and
-NASNet-C are only drawn in the appendix, and nothing was released of them: they are left out.
+NASNet-C are only drawn in the appendix, and nothing was released of them: they are left out, as is 5 @ 1538, whose
+filters do not divide. Nothing was released of 7 @ 1920 either: it is built with the options of 6 @ 4032.
 """
 
 import math
@@ -444,6 +445,7 @@ imagenet(
     331,
     {**SIX_4032, "count_include_pad": True},
     departures=(PADDING_COUNTS,),
+    recipe=LARGE_RECIPE,
     crop=0.911,
     aliases=("nasnetalarge",),
 )

@@ -219,7 +219,7 @@ def cifar(table: str, error: float, data: str = "CIFAR-10 test", protocol: str =
 
 def crop_320(top1: float, top5: float, augmentation: str) -> Reported:
     protocol = f"one 320x320 crop, trained with {augmentation} augmentation"
-    return Reported("Table 5", top1=100 - top1, top5=100 - top5, protocol=protocol)
+    return Reported("Table 5", input_size=320, top1=100 - top1, top5=100 - top5, protocol=protocol)
 
 
 ERRORS: Mapping[int, tuple[Reported, ...]] = {
@@ -244,6 +244,7 @@ for depth in BLOCKS:
                 PreActResNet,
                 PAPER,
                 {**settings, "stride_in": "3x3", "norm_in_stem": False},
+                recipe=recipe,
                 departures=(replace(STRIDE_IN_3X3, section="1512.03385, Table 1"), POOL_FIRST),
                 aliases=(f"resnetv2_{depth}",),
             )

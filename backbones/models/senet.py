@@ -1,16 +1,16 @@
 """SENet (Hu, Shen, Albanie, Sun, Wu, 2017): channels are weighed by what the whole map holds. Source: Table 1."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head, he_init
-from backbones.models.resnet import CHANNELS, EXPANSION, TABLE_1, Plan, ResidualBlock, ResNet, conv_norm
+from backbones.models.resnet import CHANNELS, EXPANSION, STRIDE_IN_3X3, TABLE_1, Plan, ResidualBlock, ResNet, conv_norm
 from backbones.models.resnext import ResNeXt
 from backbones.models.vgg import VGG
-from backbones.records import Paper, Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -67,30 +67,37 @@ def pool_as_caffe(network: Backbone) -> None:
 
 
 class SEResNet(ResNet):
-    """ResNet, stride in the first 1x1, with SE blocks in its branches. `he_init` (Sec. 5.1)."""
+    """ResNet, stride in the first 1x1, with SE blocks in its branches. `he_init` (Sec. 5.1).
+
+    `caffe_pool` is the max-pooling of the authors' release; without it, that of ResNet, padded on every side.
+    """
 
     def __init__(
         self,
         depth: int,
+        stride_in: Literal["1x1", "3x3"] = "1x1",
+        caffe_pool: bool = True,
         reduction: int = REDUCTION,
         num_classes: int = 1000,
         in_channels: int = 3,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(depth, "B", "1x1", num_classes, in_channels, drop_rate, drop_path_rate)
-        pool_as_caffe(self)
+        super().__init__(depth, "B", stride_in, num_classes, in_channels, drop_rate, drop_path_rate)
+        if caffe_pool:
+            pool_as_caffe(self)
         excite_branches(self, reduction)
 
 
 class SEResNeXt(ResNeXt):
-    """ResNeXt with SE blocks in its branches. `he_init`."""
+    """ResNeXt with SE blocks in its branches. `caffe_pool` as in `SEResNet`. `he_init`."""
 
     def __init__(
         self,
         depth: int,
         cardinality: int = 32,
         width: int = 4,
+        caffe_pool: bool = True,
         reduction: int = REDUCTION,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -98,7 +105,8 @@ class SEResNeXt(ResNeXt):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(depth, cardinality, width, num_classes, in_channels, drop_rate, drop_path_rate)
-        pool_as_caffe(self)
+        if caffe_pool:
+            pool_as_caffe(self)
         excite_branches(self, reduction)
 
 
@@ -199,7 +207,6 @@ RECIPE_154 = replace(
         "batch norms learn to the end; the paper freezes them for the last few epochs and does not say how many",
     ),
 )
-NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
 ONE_CROP = "single centre crop"
 
 TABLE_2: dict[str, tuple[type[Backbone], dict[str, Any], float, float, float]] = {  # name -> multiply-adds, errors in %
@@ -216,15 +223,19 @@ SIZES = {
 }
 
 
-def timms(name: str) -> tuple[str, str]:
-    """timm's two names of a network; the port that it calls legacy is the authors' release, and ours."""
-    return name.replace("_", "", 1), f"legacy_{name.replace('_', '', 1)}"
-
+PADDED_POOL = Departure("a max-pooling padded on every side", "one that overhangs the far edge (release)", "Table 1")
 
 for name, (build, settings, madds, top1, top5) in TABLE_2.items():
     claim = Reported("Table 2", madds=madds, top1=100 - top1, top5=100 - top5, protocol=ONE_CROP)
-    plain: dict[str, Any] = {"cannot": NO_BRANCH} if build is SEVGG else {"aliases": timms(name)}
+    timms = name.replace("_", "", 1)  # what timm calls legacy is the authors' release
+    plain: dict[str, Any] = {"cannot": NO_BRANCH} if build is SEVGG else {"aliases": (f"legacy_{timms}",)}
     register(Variant(name, build, PAPER, settings, (*SIZES.get(name, ()), claim), recipe=RECIPE, **plain))
+    if build is not SEVGG:
+        late = {"stride_in": "3x3"} if build is SEResNet else {}
+        departs = (replace(STRIDE_IN_3X3, section="1512.03385, Table 1"),) if late else ()
+        twin = {**settings, **late, "caffe_pool": False}
+        departs, aliases = (*departs, PADDED_POOL), (timms,)
+        register(Variant(f"{name}.timm", build, PAPER, twin, (), departs, RECIPE, aliases=aliases))
 register(
     Variant(
         "senet154",

@@ -12,7 +12,6 @@ from backbones.models.inception_v2 import FIGURE_5, InceptionV2, InceptionV2Bloc
 from backbones.models.mobilenet_v1 import DepthwiseSeparable, MobileNetV1
 from backbones.models.preact_resnet import WARM_RECIPE, CifarPreActResNet, Unit
 from backbones.models.senet import (
-    NO_BRANCH,
     ONE_CROP,
     RECIPE,
     REDUCTION,
@@ -23,7 +22,7 @@ from backbones.models.senet import (
 from backbones.models.senet import PAPER as SENET_PAPER
 from backbones.models.shufflenet_v1 import ShuffleNetV1
 from backbones.models.wide_resnet import CIFAR_RECIPE, CifarWideResNet
-from backbones.records import Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = replace(

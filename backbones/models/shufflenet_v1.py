@@ -140,6 +140,7 @@ RECIPE = Recipe(
     batch_size=1024,
     lr=0.5,
     momentum=0.9,
+    nesterov=True,
     weight_decay=4e-5,
     sched="linear",
     crop="area",
@@ -148,6 +149,7 @@ RECIPE = Recipe(
     deviations=(
         "crops of 8 to 100 % of the image, as in the authors' release; the paper says slightly less than ResNeXt's",
         "momentum and mirror images are ResNeXt's, which the paper follows and does not print again",
+        "no shift of colours, of which the paper says nothing and ResNeXt's code makes one",
     ),
 )
 RELEASE = "authors' release, page of ShuffleNetV1"

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import DropPath, Head
-from backbones.models.alexnet import NO_BRANCH
-from backbones.records import Paper, Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -109,7 +108,9 @@ def xavier_init(module: nn.Module) -> None:
 
 
 class SqueezeNet(Backbone):
-    """SqueezeNet, 224x224 images. conv1 is the stem, a stage begins with its max-pooling, conv10 classifies each place.
+    """SqueezeNet, 227x227 images. conv1 is the stem, a stage begins with its max-pooling, conv10 classifies each place.
+
+    Table 1 prints images of 224, which cannot give its first map of 111; the authors' release crops 227.
 
     `bypass` is a column of Fig. 2: "simple" adds identities around the fire modules that keep their channels,
     "complex" also 1x1 convolutions around the others. Poolings cover the far edge, as Caffe's do. `xavier_init`.
@@ -165,7 +166,6 @@ RECIPE = Recipe(
     crop="side",
     scale=(256 / 227, 256 / 227),
     deviations=(
-        "224-pixel crops, as Table 1 prints, where the release crops 227 pixels",
         "crops from the whole image, its shorter side at 256, in place of images of 256x256",
         "the mean and deviation of each channel in place of the mean colour",
     ),
@@ -189,11 +189,11 @@ NETWORKS: dict[str, tuple[Version, Bypass, tuple[Reported, ...]]] = {  # name ->
         "1.0",
         "none",
         (
-            Reported("Table 1", params=1_248_424, maps=(55, 27, 13), input_size=227),
+            Reported("Table 1", params=1_248_424, maps=(55, 27, 13)),
             size(4.8),
             accuracy(2, 57.5, 80.3),
-            Reported(README, madds=1.72e9 / 2, input_size=227, gap=PADDED),
-            Reported("1707.01083, Table 6", madds=833e6, input_size=227),
+            Reported(README, madds=1.72e9 / 2, gap=PADDED),
+            Reported("1707.01083, Table 6", madds=833e6),
             Reported("1704.04861, Table 9", params=1.25e6, madds=1.7e9, gap=TWICE),
         ),
     ),
@@ -201,7 +201,7 @@ NETWORKS: dict[str, tuple[Version, Bypass, tuple[Reported, ...]]] = {  # name ->
         "1.1",
         "none",
         (
-            Reported(README, madds=0.72e9 / 2, gap="349 M by count at 224 pixels, 388 M at 227; cause unknown"),
+            Reported(README, madds=0.72e9 / 2, gap="388 M by count at 227 pixels, 349 M at 224; cause unknown"),
             Reported(README, top5=80.3, protocol="one crop; at least this"),
         ),
     ),
@@ -225,6 +225,7 @@ for name, (version, bypass, claims) in NETWORKS.items():
             {"version": version, "bypass": bypass},
             reported=claims,
             recipe=RECIPE if version == "1.0" else None,  # the release has no solver for v1.1
+            input_size=(3, 227, 227),
             crop=227 / 256,
             cannot=NO_BRANCH if bypass == "none" else {},
         )

@@ -3,8 +3,8 @@
 from torch import nn
 
 from backbones.backbone import Backbone
-from backbones.models.alexnet import NO_BRANCH, fully_connected_head, local_response_norm
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.models.alexnet import fully_connected_head, local_response_norm
+from backbones.records import NO_BRANCH, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(

@@ -223,7 +223,7 @@ for (depth, width), params in PARAMS.items():
             f"wrn_{depth}_{width}",
             CifarWideResNet,
             PAPER,
-            {"depth": depth, "width": width},
+            {"depth": depth, "width": width, **({"drop_rate": 0.3} if (depth, width) == (40, 10) else {})},
             (CIFAR_MAPS, *([size] if params else []), *ERRORS[depth, width]),
             recipe=CIFAR_RECIPE,
             input_size=(3, 32, 32),

@@ -159,7 +159,7 @@ RECIPE = Recipe(
 SYMMETRIC = Departure("max-poolings padded by 1 on every side", "SAME padding of the author's release", "Fig. 5")
 EPS = Departure("batch normalisation with eps 1e-5", "1e-3 in the author's release", "Sec. 3")
 NO_DROPOUT = Departure("no dropout", "dropout of rate 0.5 before the classifier", "Sec. 4.3")
-VALID_IMAGES = "one crop, one network, without the blacklisted images"
+SUBSET = "ImageNet-1k validation, the 48,238 images that are not blacklisted"
 
 register(
     Variant(
@@ -170,7 +170,7 @@ register(
         reported=(
             Reported("Table 3", params=22_855_952),
             Reported("1707.07012, Table 2", params=22.8e6, madds=8.38e9),
-            Reported("Table 1", top1=79.0, top5=94.5, protocol=VALID_IMAGES),
+            Reported("Table 1", top1=79.0, top5=94.5, data=SUBSET, protocol="one crop, one network"),
         ),
         recipe=RECIPE,
         input_size=(3, 299, 299),
@@ -181,6 +181,7 @@ register(
         PAPER,
         {"padding": "symmetric", "norm_eps": 1e-5, "drop_rate": 0.0},
         departures=(SYMMETRIC, EPS, NO_DROPOUT),
+        recipe=RECIPE,
         input_size=(3, 299, 299),
         aliases=("legacy_xception",),
     ),

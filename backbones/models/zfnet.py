@@ -4,8 +4,8 @@ from torch import nn
 
 from backbones.backbone import Backbone
 from backbones.layers import gaussian_init
-from backbones.models.alexnet import GRID, NO_BRANCH, fully_connected_head, local_response_norm
-from backbones.records import Paper, Recipe, Reported, Variant
+from backbones.models.alexnet import GRID, fully_connected_head, local_response_norm
+from backbones.records import NO_BRANCH, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(

@@ -32,11 +32,11 @@ class RMSprop(Optimizer):
                 gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
                 state = self.state[parameter]
                 if not state:
-                    state["square"], state["step"] = torch.ones_like(parameter), torch.zeros_like(parameter)
+                    state["square"], state["momentum"] = torch.ones_like(parameter), torch.zeros_like(parameter)
                 state["square"].lerp_(gradient.square(), 1 - group["alpha"])
                 change = gradient / (state["square"] + group["eps"]).sqrt()
-                state["step"].mul_(group["momentum"]).add_(change, alpha=group["lr"])
-                parameter.sub_(state["step"])
+                state["momentum"].mul_(group["momentum"]).add_(change, alpha=group["lr"])
+                parameter.sub_(state["momentum"])
         return loss
 
 

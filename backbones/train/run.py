@@ -20,7 +20,7 @@ from backbones import factory
 from backbones.backbone import Backbone
 from backbones.data import Data, mixer
 from backbones.evaluate import measure
-from backbones.layers import DropPath
+from backbones.layers import RandomPath
 from backbones.recipes import check
 from backbones.records import Options, Recipe
 from backbones.train import preflight
@@ -176,7 +176,7 @@ def _train(
 def _strategy(module: Classifier, options: Options) -> str:
     """Processes that each see a dropped branch must be told that its gradients will not come."""
     several = options.nodes > 1 or options.devices not in ("auto", "1") or torch.cuda.device_count() > 1
-    drops = any(m.rate for m in module.modules() if isinstance(m, DropPath))
+    drops = any(m.rate for m in module.modules() if isinstance(m, RandomPath))
     return "ddp_find_unused_parameters_true" if several and drops else "auto"
 
 

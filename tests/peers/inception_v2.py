@@ -11,5 +11,5 @@ def without_biases() -> nn.Module:
     return model
 
 
-PEERS = {"inception_v2": without_biases}
-FIXED = ("inception_v2",)
+PEERS = {"inception_v2.caffe": without_biases}
+FIXED = ("inception_v2.caffe",)
