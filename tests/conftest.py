@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two processes share two cores
 
 import pytest
-from networks import DEEP, KINDS
+from networks import DEEP, KINDS, SMALLEST
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,5 +14,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if name:
             item.add_marker(pytest.mark.xdist_group(name))
         deep = name in DEEP and item.path.stem == "test_promises" and "counts" not in item.name
-        if deep or (name and name not in KINDS and "kind" in item.fixturenames):
+        stands_for_none = ("kind" in item.fixturenames and name not in KINDS) or (
+            "family" in item.fixturenames and name not in SMALLEST
+        )
+        if deep or (name and stands_for_none):
             item.add_marker(pytest.mark.slow)

@@ -33,3 +33,5 @@ def smallest_of_each_kind() -> list[str]:
 
 
 KINDS = smallest_of_each_kind()
+SMALLEST = {load()[name]["family"]: name for name in reversed(KINDS)}.values()
+"""The smallest network of each family."""
