@@ -167,6 +167,7 @@ MOBILE_RECIPE = replace(
         "weight decay and crops of ShuffleNet, whose milder regularisation and augmentation the paper follows",
         "the rate falls after ten epochs without a better accuracy; the paper watches the loss and prints no patience",
         "about 400 epochs, taken as 400",
+        RECIPE.deviations[-1],
     ),
 )
 NEITHER = "13.2 G; the other network of the name, of its paper's figures, has 9.3 G before the SE blocks"
