@@ -165,24 +165,18 @@ def test_list_models() -> None:
 
 
 def test_a_family_is_one_new_file(tmp_path: Path) -> None:
-    """Dropped into the folder, it is found, built, listed and described; nothing else is touched."""
-    family = """
+    """The example of docs/adding_a_network.md, dropped into the folder, is found, built, listed and described."""
+    imports = """
 from torch import nn
 from backbones.backbone import Backbone
 from backbones.layers import Head, he_init
-from backbones.records import Paper, Variant
+from backbones.records import Paper, Reported, Variant
 from backbones.registry import register
 
-class Tiny(Backbone):
-    def __init__(self, num_classes=10, in_channels=3, drop_rate=0.0):
-        stages = [nn.Sequential(nn.Conv2d(in_channels, 4, 3, 2), nn.ReLU())]
-        super().__init__(stem=nn.Identity(), stages=stages, head=Head(4, num_classes, drop_rate=drop_rate),
-                         in_channels=in_channels, min_size=3, init=he_init)
-
 PAPER = Paper("Tiny", "Nobody", 2030, "nowhere")
-register(Variant("tiny", Tiny, PAPER, {}))
 """
-    (tmp_path / "tiny.py").write_text(family)
+    example = (ROOT / "docs" / "adding_a_network.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "tiny.py").write_text(imports + example)
     code = f"""
 import json, backbones.models as models
 models.__path__.append({str(tmp_path)!r})
@@ -190,10 +184,11 @@ from backbones import catalog, create_model, list_models
 import torch
 model = create_model("tiny", num_classes=3)
 entry = catalog.describe("tiny")
-print(json.dumps([list_models()[-1], model(torch.zeros(1, 3, 8, 8)).shape[1], entry["measured"]["params"]]))
+told = [entry["measured"]["params"], entry["reported"][0]["params"], entry["measured"]["maps"], entry["family"]]
+print(json.dumps([list_models()[-1], model(torch.zeros(1, 3, 8, 8)).shape[1], *told]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["tiny", 3, 3 * 4 * 9 + 4 + 4 * 1000 + 1000]
+    assert json.loads(done.stdout) == ["tiny", 3, 498, 498, [16, 8], "tiny"]
 
 
 def test_every_variant_is_a_backbone_with_a_source() -> None:

@@ -1,4 +1,7 @@
-"""SENet (Hu, Shen, Albanie, Sun, Wu, 2017): channels are weighed by what the whole map holds. Source: Table 1."""
+"""SENet (Hu, Shen, Albanie, Sun, Wu, 2017): channels are weighed by what the whole map holds. Source: Table 1.
+
+Those of ResNet, ResNeXt and VGG; the paper's SE blocks in other families are in `senet_others`.
+"""
 
 from dataclasses import replace
 from typing import Any, Literal
