@@ -273,6 +273,8 @@ class FeatureBackbone(nn.Module):
 
     def __init__(self, backbone: Backbone, out_indices: Sequence[int] | None = None) -> None:
         super().__init__()
+        if isinstance(out_indices, int):
+            raise TypeError(f"out_indices={out_indices}; give several, such as ({out_indices},)")
         names = list(backbone._feature_parts())
         wanted = range(len(names)) if out_indices is None else out_indices
         if not wanted or any(not -len(names) <= i < len(names) for i in wanted):

@@ -80,6 +80,8 @@ def create_model(
         "global_pool": global_pool,
         "output_stride": output_stride,
     }
+    if in_chans is not None and "in_channels" in settings:
+        raise TypeError("in_chans and in_channels are the same; give in_chans")
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
     variant = model_info(name)
     with _seeded(seed):
@@ -113,6 +115,10 @@ def save(
     data: str = "",
 ) -> None:
     """Write the network and what it takes to use it to one safetensors file, whole or not at all."""
+    if not isinstance(model, Backbone):
+        raise TypeError(
+            f"{type(model).__name__} cannot be saved; save the whole network, or use safetensors for its weights"
+        )
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
     now = {"num_classes": model.num_classes, "in_channels": model.in_channels, "global_pool": model.head.pool}
@@ -146,10 +152,12 @@ def _build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     for promise, reason in variant.cannot.items():
         if settings.pop(promise, None):
             raise NotImplementedError(f"{variant.name} cannot {promise}={given[promise]}: {reason}")
-    for key, lowest in (("num_classes", 0), ("in_channels", 1)):
-        if settings[key] < lowest:
-            raise ValueError(f"{key}={settings[key]}; give {lowest} or more")
+    for key, word, lowest in (("num_classes", "num_classes", 0), ("in_channels", "in_chans", 1)):
+        if not isinstance(settings[key], int) or settings[key] < lowest:
+            raise ValueError(f"{word}={settings[key]!r}; give a whole number, {lowest} or more")
     for key in ("drop_rate", "drop_path_rate"):
+        if not isinstance(settings.get(key, 0.0), int | float):
+            raise ValueError(f"{key}={settings[key]!r}; give a number")
         if not 0 <= settings.get(key, 0.0) < 1:
             raise ValueError(f"{key}={settings[key]}; give a probability from 0 to, not including, 1")
     own = {key: value for key, value in settings.items() if key not in AFTERWARDS}

@@ -77,6 +77,8 @@ class Draws:
 
     seed = 0
     step = 0
+    first_row = 0
+    """of this process among the images of all processes"""
     progress = 1.0
     """share of the full drop rates that holds now, for schedules that raise them in the course of a run"""
 
@@ -113,7 +115,8 @@ class DropPath(RandomPath):
             return (1 - rate) * branch(x) if self.mode == "batch" else branch(x)
         if self.mode == "batch":
             return x.new_zeros(()) if self.draws.coin(self.place) < rate else branch(x)
-        kept = [self.draws.coin((self.place, row)) >= rate for row in range(len(x))]
+        first = self.draws.first_row
+        kept = [self.draws.coin((self.place, row)) >= rate for row in range(first, first + len(x))]
         return branch(x) * (x.new_tensor(kept) / (1 - rate)).view(-1, 1, 1, 1)
 
     def extra_repr(self) -> str:

@@ -62,9 +62,9 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
     """The recipe as it fits this data, and a sentence for everything that differs from its source.
 
     The rule: epochs stay epochs. Where an epoch has fewer than 20 steps the batch is halved until it has, down to 8
-    images, unless batch or rate was `chosen`; the rate of sgd falls in proportion (Goyal et al. 2017), that of adamw
-    by the square root. A warm-up takes at most a tenth of the run. Mirroring is left out where it changes the class.
-    Crops and milestones are fractions already and need no sizing.
+    images, unless batch or rate was `chosen`; the rate of sgd and rmsprop falls in proportion (Goyal et al. 2017), that
+    of adamw by the square root. A warm-up takes at most a tenth of the run. Mirroring is left out where it changes the
+    class. Crops and milestones are fractions already and need no sizing.
     """
     notes = list(check(recipe).deviations)
     images, batch_size = info.images["train"], recipe.batch_size
@@ -72,7 +72,7 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
         batch_size //= 2
     if batch_size != recipe.batch_size:
         share = batch_size / recipe.batch_size
-        lr = recipe.lr * (share if recipe.opt == "sgd" else share**0.5)
+        lr = recipe.lr * (share**0.5 if recipe.opt == "adamw" else share)
         notes.append(
             f"batches of {batch_size} images and a rate of {lr:g}, in place of {recipe.batch_size} and {recipe.lr:g}: "
             f"{images} images make too few steps"
@@ -83,6 +83,8 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
             f"a warm-up of {recipe.epochs / 10:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short"
         )
         recipe = replace(recipe, warmup_epochs=recipe.epochs / 10)
+    if recipe.sched == "exponential" and recipe.decay_epochs >= recipe.epochs:
+        notes.append(f"the rate does not fall: it would after {recipe.decay_epochs:g} epochs (--decay-epochs)")
     if recipe.hflip and not info.mirror:
         notes.append(f"no mirroring: it would change the class of {info.name}")
         recipe = replace(recipe, hflip=0.0)

@@ -51,6 +51,7 @@ class Classifier(L.LightningModule):
         if self.recipe.drop_path_ramp:
             self.model.draws.progress = self.global_step / self.trainer.estimated_stepping_batches
         images, labels = batch
+        self.model.draws.first_row = self.global_rank * len(images)
         mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
         output = self.model(mixed)
         loss = training_loss(output, shares, self.recipe)
