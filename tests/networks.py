@@ -21,7 +21,7 @@ def is_size(value: object) -> bool:
 def smallest_of_each_kind() -> list[str]:
     """Of the networks that differ in numbers only, the smallest; what holds for it holds for the kind.
 
-    Kinds of more than 50 M parameters wait for `make test-all`, but for the smallest of each family.
+    Kinds of more than 26 M parameters wait for `make test-all`, but for the smallest of each family.
     """
     kinds: dict[object, str] = {}
     for name in sorted(NAMES, key=lambda n: load()[n]["measured"]["params"]):
@@ -29,7 +29,7 @@ def smallest_of_each_kind() -> list[str]:
         kind = {k: v for k, v in variant.settings.items() if k not in SAME_KIND and not is_size(v)}
         kinds.setdefault((variant.build, str(sorted(kind.items()))), name)
     families = {load()[name]["family"]: name for name in reversed(kinds.values())}
-    return [n for n in kinds.values() if load()[n]["measured"]["params"] < 50e6 or n in families.values()]
+    return [n for n in kinds.values() if load()[n]["measured"]["params"] < 26e6 or n in families.values()]
 
 
 KINDS = smallest_of_each_kind()

@@ -45,11 +45,11 @@ def list_networks(pattern: Positional[str] = "*", /, paper: bool = False, json_:
 
 def _print_scores(entries: list[Mapping[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("network", overflow="fold")
+    table.add_column("network", no_wrap=True)
     table.add_column("what")
     for column in ("printed", "counted", "off"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("source", overflow="fold")
+    table.add_column("source", overflow="fold", min_width=10)
     scores = catalog.scores(entries)
     for score in scores:
         numbers = (catalog.si(score.printed), f"{score.counted:,}", f"{score.difference:+.1f} %")

@@ -1,6 +1,7 @@
 """EfficientNet (Tan, Le, 2019): one network, searched, then made wider, deeper and finer together. Source: Table 1."""
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -168,6 +169,7 @@ RECIPE = Recipe(
         "the paper is silent",
     ),
 )
+SAME_EACH_SIDE = replace(SYMMETRIC, section=RELEASE)
 TORCH_NORM = Departure(
     "batch norm with eps 1e-5 and momentum 0.1",
     "momentum 0.99, which is 0.01 here; eps is 1e-3 in the release",
@@ -211,7 +213,7 @@ for number, (size, (params, madds, earlier, latest)) in enumerate(zip(SIZES, TAB
             EfficientNet,
             PAPER,
             {**settings, **twin},
-            departures=(SYMMETRIC, TORCH_NORM) if torch_norm else (SYMMETRIC,),
+            departures=(SAME_EACH_SIDE, TORCH_NORM) if torch_norm else (SAME_EACH_SIDE,),
             recipe=RECIPE,
             **shape,
         ),
