@@ -145,7 +145,7 @@ def test_num_classes_and_in_chans(name: str) -> None:
     assert features(on_meta_images(features, features.min_size, features.min_size)).shape == (2, features.num_features)
 
 
-def test_head(name: str, model: Backbone) -> None:
+def test_head(kind: str, model: Backbone) -> None:
     images = images_for(model, side=max(model.min_size, 32))
     with torch.inference_mode():
         last = model.forward_features(images)

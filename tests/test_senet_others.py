@@ -13,7 +13,7 @@ from backbones.models.senet import SqueezeExcite
 
 # name -> the network without SE blocks, whether they have biases, and the channels of every SE block
 EXCITED = {
-    "se_inception_v2": ("inception_v2", True, (256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024)),
+    "se_inception_v2": ("inception_v2.caffe", True, (256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024)),
     "se_inception_resnet_v2": ("inception_resnet_v2.slim", True, (320,) * 10 + (1088,) * 20 + (2080,) * 10),
     "se_mobilenet_v1": ("mobilenet_v1", False, (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)),
     "se_shufflenet_v1_g3_x1_0": (

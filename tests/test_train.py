@@ -330,7 +330,7 @@ def test_a_stopped_process_can_go_on(tmp_path: Path, how: signal.Signals) -> Non
     process = start("lenet5.modern", "--data", "digits", "--epochs", "400", "--output", str(folder))
     wait_for(folder / "metrics.csv", 2, process)
     process.send_signal(how)
-    told = process.communicate(timeout=60)[0]
+    told = process.communicate(timeout=240)[0]
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert f"--resume {folder}" in told.replace("\n", "")
