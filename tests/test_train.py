@@ -309,9 +309,16 @@ def test_an_image_that_breaks_during_the_run_is_named(tmp_path: Path) -> None:
 # -- another process
 
 
+def _hear_ctrl_c() -> None:
+    """A shell's background jobs ignore it, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*args: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "backbones", "train", *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_ctrl_c
+    )
 
 
 def wait_for(file: Path, epochs: int, process: "subprocess.Popen[str]") -> None:
