@@ -222,7 +222,10 @@ class Backbone(nn.Module):
             c for s, c in zip(seen, convs, strict=True) if s.before == seen[0].before and c.in_channels == before
         ]
         if not readers or any(conv.groups not in (1, before) for conv in readers):
-            raise NotImplementedError(f"{seen[0].name} does not read the image's channels directly")
+            raise NotImplementedError(
+                f"{in_channels} channels: {seen[0].name} does not read the image's {before} directly; "
+                f"build the network with in_chans={in_channels} and without weights"
+            )
         for conv in readers:
             weight, separate = conv.weight.detach(), conv.groups > 1
             if separate and in_channels > 1:
@@ -242,7 +245,9 @@ class Backbone(nn.Module):
             raise ValueError(f"drop_path_mode={mode!r}; give one of {', '.join(get_args(DropPathMode))}")
         paths = [m for m in self.modules() if isinstance(m, DropPath)]
         if not paths:
-            raise NotImplementedError(f"{type(self).__name__} has no branches that are dropped one by one")
+            raise NotImplementedError(
+                f"drop_path_mode={mode!r}: {type(self).__name__} has no branches that are dropped one by one; leave it out"
+            )
         for path in paths:
             path.mode = mode
         self.drop_path_mode = mode
