@@ -239,6 +239,18 @@ class Backbone(nn.Module):
             conv.in_channels, conv.groups = in_channels, in_channels if separate else 1
         self.in_channels = in_channels
 
+    def set_bn_eps(self, eps: float) -> None:
+        """What every batch norm adds to the variance: other libraries' weights were trained with another eps."""
+        if not (isinstance(eps, int | float) and 0 < eps < 1):
+            raise ValueError(f"bn_eps={eps!r}; give a number between 0 and 1, such as 1e-5")
+        for norm in (m for m in self.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.eps = eps
+
+    def set_conv_bias(self, conv_bias: bool) -> None:
+        """Give every convolution a bias, zero where the paper has none: some libraries keep one before a norm."""
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d) and m.bias is None and conv_bias):
+            conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
+
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
         """Draw stochastic depth once per "batch", as its paper does, or per "row": each image for itself."""
         if mode not in get_args(DropPathMode):

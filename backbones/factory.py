@@ -23,6 +23,8 @@ AFTERWARDS: dict[str, Callable[[Backbone, Any], None]] = {
     "global_pool": Backbone.set_global_pool,
     "drop_path_mode": Backbone.set_drop_path_mode,
     "output_stride": set_output_stride,
+    "bn_eps": Backbone.set_bn_eps,
+    "conv_bias": Backbone.set_conv_bias,
 }
 """settings of every network, applied to the finished one"""
 
