@@ -1,0 +1,252 @@
+"""Weights meet a network: whose they are, which of ours has their function, and what the user wants changed."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
+from math import prod
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from backbones import registry
+from backbones.backbone import Backbone
+from backbones.build import build, build_on_meta
+from backbones.records import Checkpoint, Preprocessing, Variant
+from backbones.weights import file as weights_file
+from backbones.weights.convert import Fit, Network, Peer, fit, told
+from backbones.weights.peers import PEERS
+from backbones.weights.reader import not_finite, opened
+
+log = logging.getLogger("backbones")
+
+BACKGROUND = 1001
+"""classes of a file whose first is the background of TensorFlow's networks"""
+NEAREST = 12
+"""networks that are tried on a file that does not say what it holds"""
+
+
+class Wish(NamedTuple):
+    """What the user asked for."""
+
+    name: str
+    """as typed: an alias or a dotted name says which twin is meant, a plain name leaves it to the weights"""
+    variant: Variant
+    given: Mapping[str, Any]
+    source: str | None = None
+    """the peer, or "PEER:ITS NETWORK", where the user says it"""
+    insists: bool = False
+    """on the named network's function, whatever the weights were trained with"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on this machine, and what is known of it before it is opened."""
+
+    path: Path
+    said: str
+    """how log lines and checkpoints call it"""
+    network: str | None = None
+    """the peer, or "PEER:ITS NETWORK", where the publisher says it"""
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
+
+
+def twins(name: str) -> list[str]:
+    """The networks that differ from this one in what departs, itself included."""
+    plain = name.partition(".")[0]
+    return [v.name for v in registry.variants() if v.name.partition(".")[0] == plain]
+
+
+def load(wish: Wish, source: Source) -> Backbone:
+    """The network with these weights, which bring their function; each change is said in a log line.
+
+    Raises:
+        FileNotFoundError: no such file
+        ValueError: what is in the file is not this network's, or is nobody's, or fits two functions
+    """
+    with opened(source.path) as file:
+        if file.metadata.get("format", "").startswith("backbones "):
+            return _load_ours(wish, source)
+        for note in file.notes:
+            log.info("%s: %s", source.said, note)
+        shapes = {name: entry.shape for name, entry in file.header.items()}
+        found = recognise(wish, source, shapes)
+        tensors = file.load()
+    variant = wish.variant if wish.insists else registry.find(found.network.ours)
+    _say(wish, source, found, variant)
+    state, shape = found.ours(tensors), found.shape
+    for dtype in {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float32"}:
+        log.info("%s: %s, read as float32", source.said, dtype)
+    if shape["num_classes"] == BACKGROUND != wish.given.get("num_classes"):
+        state = {key: t[1:] if "classifier" in key else t for key, t in state.items()}
+        shape["num_classes"] -= 1
+        log.info("%s: the first of its %d classes, the background, is left out", source.said, BACKGROUND)
+    model = _filled(variant, found.network.settings, wish.given, shape, state, source)
+    classes = source.classes if len(source.classes) == model.num_classes else ()
+    model.checkpoint = Checkpoint(
+        model.variant.name,
+        model.settings,
+        classes=classes,
+        preprocessing=source.preprocessing,
+        metrics=source.metrics,
+        data=source.data,
+        versions=versions(),
+        source=source.said,
+    )
+    return model
+
+
+def _load_ours(wish: Wish, source: Source) -> Backbone:
+    """From a file of our own, which says its network and settings."""
+    checkpoint, state = weights_file.read(source.path)
+    if checkpoint.network != wish.variant.name and not (
+        wish.name in twins(checkpoint.network) and "." not in wish.name and not wish.insists
+    ):
+        raise ValueError(
+            f"{source.path} holds {checkpoint.network}, not {wish.variant.name}; "
+            f"use create_model({checkpoint.network!r}, ...)"
+        )
+    variant = registry.find(checkpoint.network)
+    if variant != wish.variant:
+        log.info("%s: these are the weights of %s, so this is it: %s", source.said, variant.name, _departs(variant))
+    shape = {key: checkpoint.settings[key] for key in ("num_classes", "in_channels", "aux") if key in checkpoint.settings}
+    settings = {key: value for key, value in checkpoint.settings.items() if key not in shape}
+    model = _filled(variant, settings, wish.given, shape, state, source)
+    model.checkpoint = checkpoint
+    return model
+
+
+def _filled(
+    variant: Variant,
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    shape: Mapping[str, Any],
+    state: dict[str, Tensor],
+    source: Source,
+) -> Backbone:
+    """Built as the file has it and filled; then with the head, stem and auxiliary heads that `given` asks for."""
+    aux = {"aux": given.get("aux", shape["aux"])} if "aux" in shape else {}
+    model = build(variant, {**settings, **given, **shape, **aux})
+    if aux and aux["aux"] != shape["aux"]:
+        log.info("%s: auxiliary heads as asked, not as in the file", source.said)
+    mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
+    if not shape.get("aux"):
+        state = {**state, **mine}
+    elif not mine:
+        state = {key: value for key, value in state.items() if not key.startswith("aux.")}
+    if bad := not_finite(state):
+        log.warning("%s: NaN or infinite values in %s", source.said, ", ".join(bad[:8]))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source.path} does not fit {variant.name}: {error}") from None
+    if (classes := given.get("num_classes", shape["num_classes"])) != shape["num_classes"]:
+        log.info("%s: new classifier for %d classes, the file has %d", variant.name, classes, shape["num_classes"])
+        model.reset_classifier(classes)
+    if (channels := given.get("in_channels", shape["in_channels"])) != shape["in_channels"]:
+        adapted = "%s: first convolution adapted to %d channels, the file has %d"
+        log.info(adapted, variant.name, channels, shape["in_channels"])
+        model.reset_channels(channels)
+    model.settings = {**model.settings, "num_classes": classes, "in_channels": channels}
+    return model
+
+
+# -- whose weights are these?
+
+
+def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -> Fit:
+    """The one function that has these tensors and that the wish allows. ValueError if there is none, or several."""
+    group = twins(wish.variant.name)
+    candidates = [(peer, n) for peer, n in networks(wish.source or source.network) if n.ours in group]
+    if not candidates:
+        raise ValueError(f"{source.said}: no file of {wish.source or 'another library'} has {wish.variant.name}")
+    if wish.insists:
+        candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
+    fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
+    whole = [f for f in fits if not f.misfits]
+    whole = [f for f in whole if not f.network.kwargs] or whole
+    functions = {(f.network.ours, *sorted(f.network.settings.items())): f for f in reversed(whole)}
+    named = "." in wish.name or wish.name in wish.variant.aliases
+    allowed = [f for f in functions.values() if f.network.ours == wish.variant.name or not named]
+    if len(allowed) == 1:
+        return allowed[0]
+    raise ValueError(f"{source.said} does not fit {wish.name}: {_why(wish, shapes, fits, list(functions.values()))}")
+
+
+def guess(shapes: Mapping[str, Sequence[int]], source: str | None = None) -> list[Fit]:
+    """Whose weights these may be, of all networks: the nearest by number of parameters are tried."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance")
+    size = sum(prod(shape) for name, shape in shapes.items() if not name.endswith(statistics))
+    nearest = sorted(_counts(), key=lambda name: abs(_counts()[name] - size))[:NEAREST]
+    candidates = [(peer, n) for peer, n in networks(source) if n.ours in nearest]
+    fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
+    return [f for f in fits if not f.misfits]
+
+
+def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
+    """Those of all peers, of a "PEER", or the one "PEER:ITS NETWORK". LookupError for an unknown peer."""
+    name, _, network = (source or "").partition(":")
+    if name and name not in PEERS:
+        raise LookupError(f"source={source!r}; give one of {', '.join(PEERS)}, or PEER:ITS NETWORK")
+    for peer in [PEERS[name]] if name else PEERS.values():
+        yield from ((peer, n) for n in peer.networks if network in ("", n.name))
+
+
+def _why(wish: Wish, shapes: Mapping[str, Sequence[int]], fits: Sequence[Fit], whole: Sequence[Fit]) -> str:
+    """What is wrong, and what to do."""
+    if len(whole) > 1:
+        ways = " or ".join(f"source='{f.peer.name}:{f.network.name}' ({f.network.ours})" for f in whole)
+        return f"equal shapes, but several functions; say whose it is: {ways}"
+    if whole:
+        theirs = f"{whole[0].peer.name}'s {whole[0].network.name}"
+        return (
+            f"these are the weights of {theirs}, which is {whole[0].network.ours}; ask for that, "
+            f"or insist on other weights for {wish.name} with departures=()"
+        )
+    best = min(fits, key=lambda f: len(f.misfits))
+    others = {f.network.ours: f for f in guess(shapes)}
+    reason = " or ".join(f"{f.peer.name}'s {f.network.name}: use {name!r}" for name, f in others.items())
+    return (
+        f"{len(best.misfits)} misfits with {best.peer.name}'s {best.network.name}"
+        + (f"; these are the weights of {reason}" if others else "")
+        + told(best.misfits)
+    )
+
+
+def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
+    theirs = f"{found.peer.name}'s {found.network.name}"
+    if wish.insists:
+        log.warning("%s: weights of %s, whose function may differ, in %s as asked", source.said, theirs, variant.name)
+        return
+    if variant != wish.variant:
+        log.info("%s: weights of %s, so this is %s: %s", source.said, theirs, variant.name, _departs(variant))
+    if found.network.settings:
+        brought = ", ".join(f"{key}={value}" for key, value in found.network.settings.items())
+        log.info("%s: weights of %s, so it is built with %s", source.said, theirs, brought)
+
+
+def _departs(variant: Variant) -> str:
+    return "; ".join(departure.here for departure in variant.departures) or "the paper's own network"
+
+
+def _on_meta(name: str) -> Any:
+    return lambda **settings: build_on_meta(registry.find(name), settings)
+
+
+@cache
+def _counts() -> dict[str, int]:
+    entries = json.loads(Path(__file__).with_name("catalog.json").read_text())
+    return {name: entry["measured"]["params"] for name, entry in entries.items()}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of the packages that made a file."""
+    return {package: version(package) for package in ("backbones", "torch", "torchvision")}
