@@ -88,7 +88,7 @@ def create_model(
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
     wish = pretraining.Wish(name, model_info(name), given, source, departures is not None)
     with _seeded(seed):
-        model = pretraining.load(wish, weights) if pretrained or weights is not None else build(wish.variant, given)
+        model = build(wish.variant, given) if weights is None else pretraining.load(wish, weights)
     return FeatureBackbone(model, out_indices) if features_only else model
 
 
@@ -168,4 +168,3 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from math import prod
@@ -20,12 +20,14 @@ from backbones.records import Checkpoint, Preprocessing, Variant
 from backbones.weights import file as weights_file
 from backbones.weights.convert import Fit, Network, Peer, fit, told
 from backbones.weights.peers import PEERS
-from backbones.weights.reader import not_finite, opened
+from backbones.weights.reader import Entry, not_finite, opened
 
 log = logging.getLogger("backbones")
 
 BACKGROUND = 1001
 """classes of a file whose first is the background of TensorFlow's networks"""
+SHAPE = ("num_classes", "in_channels", "aux")
+"""settings that a file has, and that may be asked for otherwise"""
 NEAREST = 12
 """networks that are tried on a file that does not say what it holds"""
 
@@ -64,63 +66,75 @@ def twins(name: str) -> list[str]:
     return [v.name for v in registry.variants() if v.name.partition(".")[0] == plain]
 
 
-def load(wish: Wish, source: Source) -> Backbone:
+def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
     """The network with these weights, which bring their function; each change is said in a log line.
 
     Raises:
         FileNotFoundError: no such file
+        LookupError: no such published weights
         ValueError: what is in the file is not this network's, or is nobody's, or fits two functions
     """
+    source = Source(path := Path(weights), path.name)
     with opened(source.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
-            return _load_ours(wish, source)
+            _check_name(wish, source)
+            return load_ours(source.path, wish.given)
         for note in file.notes:
             log.info("%s: %s", source.said, note)
         shapes = {name: entry.shape for name, entry in file.header.items()}
         found = recognise(wish, source, shapes)
         tensors = file.load()
-    variant = wish.variant if wish.insists else registry.find(found.network.ours)
+    variant = registry.find(found.network.ours)
     _say(wish, source, found, variant)
     state, shape = found.ours(tensors), found.shape
     for dtype in {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float32"}:
         log.info("%s: %s, read as float32", source.said, dtype)
     if shape["num_classes"] == BACKGROUND != wish.given.get("num_classes"):
-        state = {key: t[1:] if "classifier" in key else t for key, t in state.items()}
+        state = {key: tensor[1:] if "classifier" in key else tensor for key, tensor in state.items()}
         shape["num_classes"] -= 1
         log.info("%s: the first of its %d classes, the background, is left out", source.said, BACKGROUND)
-    model = _filled(variant, found.network.settings, wish.given, shape, state, source)
-    classes = source.classes if len(source.classes) == model.num_classes else ()
+    model = _filled(variant, found.network.settings, wish.given, shape, state, source.said)
     model.checkpoint = Checkpoint(
         model.variant.name,
         model.settings,
-        classes=classes,
+        classes=source.classes if len(source.classes) == model.num_classes else (),
         preprocessing=source.preprocessing,
         metrics=source.metrics,
         data=source.data,
         versions=versions(),
-        source=source.said,
+        source=f"{source.said}, {found.peer.name}'s {found.network.name}",
     )
     return model
 
 
-def _load_ours(wish: Wish, source: Source) -> Backbone:
-    """From a file of our own, which says its network and settings."""
-    checkpoint, state = weights_file.read(source.path)
-    if checkpoint.network != wish.variant.name and not (
-        wish.name in twins(checkpoint.network) and "." not in wish.name and not wish.insists
-    ):
-        raise ValueError(
-            f"{source.path} holds {checkpoint.network}, not {wish.variant.name}; "
-            f"use create_model({checkpoint.network!r}, ...)"
-        )
+def load_ours(path: str | PathLike[str], given: Mapping[str, Any] | None = None) -> Backbone:
+    """What a file of our own holds, with what `given` changes. Its header is checked before a tensor is read."""
+    checkpoint, header = weights_file.describe(path)
     variant = registry.find(checkpoint.network)
-    if variant != wish.variant:
-        log.info("%s: these are the weights of %s, so this is it: %s", source.said, variant.name, _departs(variant))
-    shape = {key: checkpoint.settings[key] for key in ("num_classes", "in_channels", "aux") if key in checkpoint.settings}
+    try:
+        expected = build_on_meta(variant, checkpoint.settings).state_dict()
+    except (TypeError, ValueError, NotImplementedError, ArithmeticError) as error:
+        raise ValueError(f"{path} asks for a {variant.name} that cannot be built: {error}") from None
+    if lines := list(_misfits(expected, header)):
+        raise ValueError(f"{path} does not fit {variant.name}, which it says it holds:{told(lines)}")
+    checkpoint, state = weights_file.read(path)
+    shape = {key: checkpoint.settings[key] for key in SHAPE if key in checkpoint.settings}
     settings = {key: value for key, value in checkpoint.settings.items() if key not in shape}
-    model = _filled(variant, settings, wish.given, shape, state, source)
+    model = _filled(variant, settings, given or {}, shape, state, Path(path).name)
     model.checkpoint = checkpoint
     return model
+
+
+def _misfits(expected: Mapping[str, Tensor], header: Mapping[str, Entry]) -> Iterator[str]:
+    """Our own tensors against a file's, by name, shape and type."""
+    for name in expected.keys() | header.keys():
+        here, there = expected.get(name), header.get(name)
+        if here is None:
+            yield f"no place for: {name} {there and there.shape}"
+        elif there is None:
+            yield f"missing: {name} {tuple(here.shape)}"
+        elif (tuple(here.shape), str(here.dtype)) != (there.shape, f"torch.{there.dtype}"):
+            yield f"shape: {name} is {there.shape} {there.dtype}, the network has {tuple(here.shape)} {here.dtype}"
 
 
 def _filled(
@@ -129,24 +143,24 @@ def _filled(
     given: Mapping[str, Any],
     shape: Mapping[str, Any],
     state: dict[str, Tensor],
-    source: Source,
+    said: str,
 ) -> Backbone:
     """Built as the file has it and filled; then with the head, stem and auxiliary heads that `given` asks for."""
     aux = {"aux": given.get("aux", shape["aux"])} if "aux" in shape else {}
     model = build(variant, {**settings, **given, **shape, **aux})
     if aux and aux["aux"] != shape["aux"]:
-        log.info("%s: auxiliary heads as asked, not as in the file", source.said)
+        log.info("%s: auxiliary heads as asked, not as in the file", said)
     mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
     if not shape.get("aux"):
         state = {**state, **mine}
     elif not mine:
         state = {key: value for key, value in state.items() if not key.startswith("aux.")}
     if bad := not_finite(state):
-        log.warning("%s: NaN or infinite values in %s", source.said, ", ".join(bad[:8]))
+        log.warning("%s: NaN or infinite values in %s", said, ", ".join(bad[:8]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source.path} does not fit {variant.name}: {error}") from None
+        raise ValueError(f"{said} does not fit {variant.name}: {error}") from None
     if (classes := given.get("num_classes", shape["num_classes"])) != shape["num_classes"]:
         log.info("%s: new classifier for %d classes, the file has %d", variant.name, classes, shape["num_classes"])
         model.reset_classifier(classes)
@@ -158,7 +172,34 @@ def _filled(
     return model
 
 
+def export(model: Backbone, path: str | PathLike[str], to: str) -> None:
+    """Write the weights as a peer's own files have them. LookupError where the peer has no network of this function."""
+    if to not in PEERS:
+        raise LookupError(f"to={to!r}; give one of {', '.join(PEERS)}")
+    peer, same = PEERS[to], [n for n in PEERS[to].networks if n.ours == model.variant.name]
+    own = [n for n in same if all(model.settings.get(key) == value for key, value in n.settings.items())]
+    if not own:
+        needs = " or ".join(sorted({f"{n.name} with {dict(n.settings)}" for n in same}))
+        raise LookupError(
+            f"{to} has no network with the function of this {model.variant.name}" + (f", but {needs}" if needs else "")
+        )
+    state = model.state_dict()
+    peer.write(Path(path), {slot.name: slot.there(state[key]) for key, slot in peer.slots(model).items()}, own[0])
+
+
 # -- whose weights are these?
+
+
+def _check_name(wish: Wish, source: Source) -> None:
+    """Whether a file of our own holds what was asked for, or a twin where the wish leaves that to it."""
+    held = registry.find(weights_file.describe(source.path)[0].network)
+    if held == wish.variant:
+        return
+    if wish.insists or wish.name != held.name.partition(".")[0]:
+        raise ValueError(
+            f"{source.path} holds {held.name}, not {wish.variant.name}; use create_model({held.name!r}, ...)"
+        )
+    log.info("%s holds %s, so this is it: %s", source.said, held.name, _departs(held))
 
 
 def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -> Fit:
@@ -167,7 +208,7 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
     candidates = [(peer, n) for peer, n in networks(wish.source or source.network) if n.ours in group]
     if not candidates:
         raise ValueError(f"{source.said}: no file of {wish.source or 'another library'} has {wish.variant.name}")
-    if wish.insists:
+    if wish.insists:  # on the named network, whatever else has these shapes
         candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
     fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
     whole = [f for f in fits if not f.misfits]

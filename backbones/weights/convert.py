@@ -7,12 +7,15 @@ of our layers. The names stand in the order of our layers, so that every table r
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
+from backbones.weights.file import in_place
 
 LINES = 20
 """of misfits that an error shows"""
@@ -63,6 +66,19 @@ class Peer:
     """the peer's own network with random weights; ImportError where the peer is not installed"""
     respell: Callable[[str], str] = str
     """from the spelling of the peer's older files to that of today"""
+
+    def write(self, path: Path, tensors: Mapping[str, Tensor], network: Network) -> None:
+        """A file that the peer's own `network` loads, in the format of the suffix; whole or not at all."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
+            raise ValueError(
+                f"{path.name}: {self.name} reads .safetensors, .pth, .pt and .bin files; give one of these"
+            )
+        with in_place(path) as temporary:
+            if path.suffix == ".safetensors":
+                save_file(tensors, temporary, {"format": "pt"})
+            else:
+                torch.save(tensors, temporary)
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of theirs is no weight of the network."""
