@@ -28,6 +28,8 @@ BACKGROUND = 1001
 """classes of a file whose first is the background of TensorFlow's networks"""
 SHAPE = ("num_classes", "in_channels", "aux")
 """settings that a file has, and that may be asked for otherwise"""
+HEADS = ("global_pool", "output_stride")
+"""settings that need not fit the file's classes, and leave the tensors as they are"""
 NEAREST = 12
 """networks that are tried on a file that does not say what it holds"""
 
@@ -210,7 +212,8 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
         raise ValueError(f"{source.said}: no file of {wish.source or 'another library'} has {wish.variant.name}")
     if wish.insists:  # on the named network, whatever else has these shapes
         candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
-    fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
+    own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
+    fits = [fit(shapes, peer, network, _on_meta(network.ours, own)) for peer, network in candidates]
     whole = [f for f in fits if not f.misfits]
     whole = [f for f in whole if not f.network.kwargs] or whole
     functions = {(f.network.ours, *sorted(f.network.settings.items())): f for f in reversed(whole)}
@@ -228,7 +231,8 @@ def guess(shapes: Mapping[str, Sequence[int]], source: str | None = None) -> lis
     nearest = sorted(_counts(), key=lambda name: abs(_counts()[name] - size))[:NEAREST]
     candidates = [(peer, n) for peer, n in networks(source) if n.ours in nearest]
     fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
-    return [f for f in fits if not f.misfits]
+    whole = [f for f in fits if not f.misfits]
+    return [f for f in whole if not f.network.kwargs] or whole
 
 
 def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
@@ -277,8 +281,8 @@ def _departs(variant: Variant) -> str:
     return "; ".join(departure.here for departure in variant.departures) or "the paper's own network"
 
 
-def _on_meta(name: str) -> Any:
-    return lambda **settings: build_on_meta(registry.find(name), settings)
+def _on_meta(name: str, given: Mapping[str, Any] | None = None) -> Any:
+    return lambda **settings: build_on_meta(registry.find(name), {**settings, **(given or {})})
 
 
 @cache

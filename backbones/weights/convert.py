@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
@@ -66,6 +66,8 @@ class Peer:
     """the peer's own network with random weights; ImportError where the peer is not installed"""
     respell: Callable[[str], str] = str
     """from the spelling of the peer's older files to that of today"""
+    suffix: str = ".pth"
+    """of the peer's own files"""
 
     def write(self, path: Path, tensors: Mapping[str, Tensor], network: Network) -> None:
         """A file that the peer's own `network` loads, in the format of the suffix; whole or not at all."""
@@ -80,6 +82,20 @@ class Peer:
             else:
                 torch.save(tensors, temporary)
 
+    def save(self, theirs: nn.Module, path: Path) -> None:
+        """As the peer's users save: the whole state dict, pickled."""
+        torch.save(theirs.state_dict(), path)
+
+    def restore(self, theirs: nn.Module, path: Path) -> Mapping[str, Tensor]:
+        """Load a file into the peer's own network, strictly; what it holds then."""
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        theirs.load_state_dict(state, strict=True)
+        return self.tensors(theirs)
+
+    def tensors(self, theirs: nn.Module) -> Mapping[str, Tensor]:
+        """What the peer's own network holds, as its files name it."""
+        return theirs.state_dict()
+
     def ignores(self, name: str) -> bool:
         """Whether a tensor of theirs is no weight of the network."""
         return False
@@ -92,6 +108,8 @@ class Peer:
         """Our tensor -> its place in the peer's file."""
         ours = list(leaves(model))
         theirs = [Leaf(name, ()) if isinstance(name, str) else name for name in self.layers[family(model)](model)]
+        if not model.num_classes:  # the tables name a classifier, after everything but the auxiliary heads
+            del theirs[len(ours)]
         return {
             f"{name}.{key}": _slot(f"{leaf.name}.{key}", tensor.shape, leaf.shape if key == "weight" else ())
             for (name, module), leaf in zip(ours, theirs, strict=True)
@@ -146,6 +164,8 @@ def fit(shapes: Mapping[str, Sequence[int]], peer: Peer, network: Network, build
         size = 0 if name is None else prod(shapes[name]) // each
         if size != number and (size or setting == "num_classes"):
             found[setting] = size
+    if found.get("num_classes") == 0 and model.aux:
+        found["aux"] = False
     if found:
         model = build(**{**network.settings, **found})
         slots = peer.slots(model)
