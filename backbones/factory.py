@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -10,12 +11,14 @@ from os import PathLike
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from backbones import models, registry
 from backbones.backbone import Backbone, FeatureBackbone
 from backbones.dilation import set_output_stride
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
 from backbones.weights import file as weights_file
+from backbones.weights.header import describe, short
 
 log = logging.getLogger("backbones")
 
@@ -138,7 +141,7 @@ def load(path: str | PathLike[str]) -> Backbone:
         ValueError: not one of our files, or one that was cut short or altered
         LookupError: a network that this version does not know
     """
-    told, state = weights_file.read(path)
+    told, state = _read(path)
     model = _build(model_info(told.network), told.settings)
     _load_state(model, state, path)
     model.checkpoint = told
@@ -174,7 +177,7 @@ def _build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
 
 def _from_file(variant: Variant, given: Mapping[str, Any], path: str | PathLike[str]) -> Backbone:
     """The file's network, with another head or stem where `given` asks for one; each change is logged."""
-    told, state = weights_file.read(path)
+    told, state = _read(path)
     if told.network != variant.name:
         raise ValueError(f"{path} holds {told.network}, not {variant.name}; use create_model({told.network!r}, ...)")
     shape = {key: told.settings[key] for key in ("num_classes", "in_channels")}
@@ -197,6 +200,42 @@ def _from_file(variant: Variant, given: Mapping[str, Any], path: str | PathLike[
         )
         model.reset_channels(channels)
     return model
+
+
+def _read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
+    """What a file tells and its tensors, read once they are known to be those of the network that it tells of."""
+    told, header = weights_file.describe(path)
+    variant = model_info(told.network)
+    try:
+        with torch.device("meta"), _at_most(len(header)):
+            expected = {name: describe(tensor) for name, tensor in _build(variant, told.settings).state_dict().items()}
+    except Exception as error:
+        raise ValueError(
+            f"{path} does not fit {told.network}: its settings do not build it ({short(str(error))})"
+        ) from None
+    if expected != header:
+        wrong = sorted(name for name in expected.keys() | header.keys() if expected.get(name) != header.get(name))
+        one = f"{short(wrong[0])} is {header.get(wrong[0], 'missing')}, not {expected.get(wrong[0], 'expected')}"
+        raise ValueError(f"{path} does not fit {told.network}: {len(wrong)} tensors differ, {one}")
+    return weights_file.read(path)
+
+
+@contextmanager
+def _at_most(tensors: int) -> Iterator[None]:
+    """Stop a network that is far larger than its file before it is built to the end."""
+    here, made = threading.get_ident(), 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += threading.get_ident() == here
+        if made > 2 * tensors + 1000:
+            raise ValueError(f"the network has far more than the {tensors} tensors of the file")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _load_state(model: Backbone, state: Mapping[str, torch.Tensor], path: str | PathLike[str]) -> None:
