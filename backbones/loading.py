@@ -17,6 +17,7 @@ from backbones import registry
 from backbones.backbone import Backbone
 from backbones.build import build, build_on_meta
 from backbones.records import Checkpoint, Preprocessing, Variant
+from backbones.weights import sources
 from backbones.weights import file as weights_file
 from backbones.weights.convert import Fit, Network, Peer, fit, told
 from backbones.weights.peers import PEERS
@@ -30,6 +31,8 @@ SHAPE = ("num_classes", "in_channels", "aux")
 """settings that a file has, and that may be asked for otherwise"""
 HEADS = ("global_pool", "output_stride")
 """settings that need not fit the file's classes, and leave the tensors as they are"""
+FILES = ("model.safetensors", "best.safetensors", "last.safetensors")
+"""of a folder of ours: saved for others, or left by a run"""
 NEAREST = 12
 """networks that are tried on a file that does not say what it holds"""
 
@@ -56,10 +59,57 @@ class Source:
     """how log lines and checkpoints call it"""
     network: str | None = None
     """the peer, or "PEER:ITS NETWORK", where the publisher says it"""
+    ours: str | None = None
+    """our network of that function"""
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     data: str = ""
+
+
+def locate(weights: str | PathLike[str], names: Sequence[str]) -> Source:
+    """The file that `weights=` means: a path, a folder of ours, or published weights for one of these networks.
+
+    Raises:
+        FileNotFoundError, LookupError: there is none
+        ConnectionError: it is not on this machine, and its host cannot be reached
+    """
+    if isinstance(weights, str) and weights.startswith(sources.PREFIXES):
+        return published(sources.find(weights, names))
+    path = Path(weights)
+    if path.is_dir():
+        inside = next((path / name for name in FILES if (path / name).is_file()), None)
+        if inside is None:
+            raise FileNotFoundError(f"{path} has none of {', '.join(FILES)}; give a file, or a folder of ours")
+        path = inside
+    return Source(path, path.name)
+
+
+def default(name: str) -> str:
+    """What `pretrained=True` takes for this network. LookupError if nobody publishes any."""
+    weights = sources.default(twins(name)).weights
+    log.info("%s: pretrained=True takes %s", name, weights)
+    return weights
+
+
+def published(weights: sources.Published | sources.Repo) -> Source:
+    """The file of published weights, fetched if it is not here."""
+    fetched = sources.fetch(weights)
+    known = fetched.published
+    if known is None:
+        return Source(fetched.path, fetched.origin)
+    log.info("%s: %s", known.weights, fetched.origin)
+    scores = {"top1": known.top1, "top5": known.top5}
+    return Source(
+        fetched.path,
+        fetched.origin,
+        f"{known.peer}:{known.peer_network}",
+        known.network,
+        known.preprocessing,
+        fetched.classes,
+        {key: value for key, value in scores.items() if value is not None},
+        "ImageNet-1k" if fetched.classes else "",
+    )
 
 
 def twins(name: str) -> list[str]:
@@ -76,7 +126,7 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
         LookupError: no such published weights
         ValueError: what is in the file is not this network's, or is nobody's, or fits two functions
     """
-    source = Source(path := Path(weights), path.name)
+    source = locate(weights, twins(wish.variant.name))
     with opened(source.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
             _check_name(wish, source)
@@ -209,7 +259,11 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
     group = twins(wish.variant.name)
     candidates = [(peer, n) for peer, n in networks(wish.source or source.network) if n.ours in group]
     if not candidates:
-        raise ValueError(f"{source.said}: no file of {wish.source or 'another library'} has {wish.variant.name}")
+        others = sorted({n.ours for _, n in networks(wish.source or source.network)})
+        raise ValueError(
+            f"{source.said}: {wish.source or source.network or 'no library whose files are read'} is not "
+            f"{wish.variant.name}" + (f", but {' or '.join(others)}" if len(others) < 4 else "")
+        )
     if wish.insists:  # on the named network, whatever else has these shapes
         candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
     own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
