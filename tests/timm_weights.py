@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from timm.models import get_pretrained_cfg
-from timm.models._registry import _model_default_cfgs
+from timm.models import get_arch_pretrained_cfgs
 
 from backbones.weights import published, timm
 
@@ -15,8 +14,8 @@ def listed() -> dict[str, dict[str, dict[str, Any]]]:
     """Our architectures of timm -> tags, timm's default first -> what timm says of them."""
     architectures = {}
     for name in sorted({network.name for network in timm.NETWORKS}):
-        cfgs = {tag: get_pretrained_cfg(f"{name}.{tag}").to_dict() for tag in _model_default_cfgs[name].tags}
-        tags = {tag: told(cfg, f"{name}.{tag}") for tag, cfg in cfgs.items() if cfg["hf_hub_id"]}
+        cfgs = {tag: cfg.to_dict() for tag, cfg in get_arch_pretrained_cfgs(name).items()}
+        tags = {tag.partition(".")[2]: told(cfg, tag) for tag, cfg in cfgs.items() if cfg.get("hf_hub_id")}
         if tags:
             architectures[name] = tags
     return json.loads(json.dumps(architectures))

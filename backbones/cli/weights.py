@@ -14,9 +14,6 @@ from backbones.cli.show import Json
 if TYPE_CHECKING:
     from backbones.weights.sources import Published
 
-TITLE = "{} takes, as weights=...; accuracies, licences and sizes as their publishers state them"
-
-
 def list_weights(name: Positional[str], /, json_: Json = False) -> None:
     """List published weights that fit a network, or a dotted one with its plain name. Nothing is downloaded.
 
@@ -31,27 +28,33 @@ def list_weights(name: Positional[str], /, json_: Json = False) -> None:
     if json_:
         print(json.dumps([_facts(weights) for weights in found], indent=1))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", title=TITLE.format(name), title_justify="left")
+    console = Console()
+    for network in dict.fromkeys(weights.network for weights in found):
+        console.print(_table(network, [weights for weights in found if weights.network == network]))
+    console.print("Figures and licences are the publishers' own. Take one by weights=, the default by pretrained=True.")
+
+
+def _table(network: str, found: "list[Published]") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title=network, title_justify="left")
     table.add_column("weights", no_wrap=True)
-    table.add_column("network", overflow="fold")
     for column in ("top-1", "top-5", "input"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("licence", overflow="fold")
-    table.add_column("size", justify="right")
+    table.add_column("size", justify="right", no_wrap=True)
     table.add_column("here")
     for weights in found:
-        facts = _facts(weights)
         scores = ("" if score is None else f"{score:.2f}" for score in (weights.top1, weights.top5))
         side = str(weights.preprocessing.size[0]) if weights.preprocessing else ""
         size = f"{weights.bytes / 1e6:.0f} MB" if weights.bytes else ""
-        row = (weights.weights, weights.network, *scores, side, weights.licence, size, "yes" if facts["cached"] else "")
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(weights.weights, *scores, side, weights.licence, size, _here(weights) and "yes")
+    return table
 
 
 def _facts(weights: "Published") -> dict[str, object]:
-    """As JSON takes it, with where the file is on this machine."""
+    return {**asdict(weights), "place": str(weights.place), "cached": _here(weights)}
+
+
+def _here(weights: "Published") -> str:
     from backbones.weights.sources import cached
 
-    place, path = weights.place, cached(weights)
-    return {**asdict(weights), "place": str(place), "cached": None if path is None else str(path)}
+    return str(cached(weights) or "")

@@ -107,10 +107,9 @@ def _file(repo: Repo, name: str) -> Stored:
         told = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         if name == CONFIG and (told.size or 0) > CONFIG_BYTES:
             raise ValueError(f"{CONFIG} of {repo} has {told.size:,} bytes, more than {CONFIG_BYTES:,}")
-        pinned = repo._replace(revision=told.commit_hash or repo.revision)
-        fresh = cached(pinned, name) is None
-        path = hf_hub_download(repo.id, name, revision=pinned.revision)
-        return _stored(Path(path), repo, told.etag or "", fresh)
+        fresh = cached(repo._replace(revision=told.commit_hash or repo.revision), name) is None
+        path = Path(hf_hub_download(repo.id, name, revision=repo.revision))
+        return _stored(path, repo, told.etag or "", fresh)
     except Exception as error:  # the client's own, its transport's and its accelerator's share no base
         told_error = _explain(error, repo, name)
         known = cached(repo, name) if isinstance(told_error, ConnectionError) else None
@@ -123,7 +122,7 @@ def _file(repo: Repo, name: str) -> Stored:
 
 def _stored(path: Path, repo: Repo, etag: str = "", fresh: bool = False) -> Stored:
     """The file of the cache, whose sha256 the hub tells as its etag, and the cache in the name that it links to."""
-    stated = etag or (path.readlink().name if path.is_symlink() else "")
+    stated = path.readlink().name if path.is_symlink() else etag
     if not SHA256.fullmatch(stated):  # of a small file the hub tells git's hash
         stated = ""
     try:
