@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from backbones import loading, models, registry
-
 from backbones.backbone import Backbone, FeatureBackbone
 from backbones.build import build
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant

@@ -17,8 +17,8 @@ from backbones import registry
 from backbones.backbone import Backbone
 from backbones.build import build, build_on_meta
 from backbones.records import Checkpoint, Preprocessing, Variant
-from backbones.weights import sources
 from backbones.weights import file as weights_file
+from backbones.weights import sources
 from backbones.weights.convert import Fit, Network, Peer, fit, told
 from backbones.weights.peers import PEERS
 from backbones.weights.reader import Entry, not_finite, opened
@@ -289,6 +289,22 @@ def guess(shapes: Mapping[str, Sequence[int]], source: str | None = None) -> lis
     return [f for f in whole if not f.network.kwargs] or whole
 
 
+def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
+    """Which network of ours a file holds. ValueError where it is nobody's, or fits several functions."""
+    if str(weights).startswith(("tv:", "timm:")):
+        raise ValueError(f"{weights} is what several networks have; say which with network=..., or --network")
+    found = locate(weights, ())
+    with opened(found.path) as file:
+        if file.metadata.get("format", "").startswith("backbones "):
+            return weights_file.describe(found.path)[0].network
+        fits = guess({name: entry.shape for name, entry in file.header.items()}, source or found.network)
+    names = sorted({f.network.ours for f in fits})
+    if len(names) != 1:
+        several = f"those of {' or '.join(names)}; say which" if names else "nobody's whose files are read"
+        raise ValueError(f"{found.said}: these weights are {several}")
+    return names[0]
+
+
 def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
     """Those of all peers, of a "PEER", or the one "PEER:ITS NETWORK". LookupError for an unknown peer."""
     name, _, network = (source or "").partition(":")
@@ -326,8 +342,7 @@ def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
         return
     if variant != wish.variant:
         log.info("%s: weights of %s, so this is %s: %s", source.said, theirs, variant.name, _departs(variant))
-    if found.network.settings:
-        brought = ", ".join(f"{key}={value}" for key, value in found.network.settings.items())
+    if brought := ", ".join(f"{key}={value}" for key, value in found.network.settings.items() if key != "aux"):
         log.info("%s: weights of %s, so it is built with %s", source.said, theirs, brought)
 
 

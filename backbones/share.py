@@ -37,7 +37,9 @@ def save_pretrained(
     """
     given = {"classes": classes, "preprocessing": preprocessing, "recipe": recipe, "metrics": metrics, "data": data}
     known = vars(model.checkpoint) if hasattr(model, "checkpoint") else {}
-    facts: dict[str, Any] = {key: known[key] if value is None and key in known else value for key, value in given.items()}
+    facts: dict[str, Any] = {
+        key: known[key] if value is None and key in known else value for key, value in given.items()
+    }
     if facts["classes"] and len(facts["classes"]) != model.num_classes:
         facts["classes"] = classes
     folder = Path(folder)
@@ -60,14 +62,12 @@ def from_pretrained(source: str | PathLike[str], **changes: Any) -> Any:
     if not Path(text).is_dir():
         text = text if text.startswith("hf:") else f"hf:{text}"
     found = locate(text, ())
-    if found.network is None:
+    if found.ours is None:
         return create_model(describe(found.path)[0].network, weights=found.path, **changes).eval()
     return create_model(found.ours, weights=text, **changes).eval()
 
 
-def push_to_hub(
-    model: Backbone, repo_id: str, *, private: bool = False, token: str | None = None, **facts: Any
-) -> str:
+def push_to_hub(model: Backbone, repo_id: str, *, private: bool = False, token: str | None = None, **facts: Any) -> str:
     """Upload what `save_pretrained` writes, as one commit; the repository is made if it is not there.
 
     Args:
@@ -127,7 +127,7 @@ def _card(model: Backbone, told: Checkpoint) -> Iterator[str]:
             f"Recipe ({recipe.source}): {recipe.epochs} epochs of batches of {recipe.batch_size}, {recipe.opt}, "
             f"rate {recipe.lr:g}, {recipe.sched}, weight decay {recipe.weight_decay:g}.\n"
         )
-    yield f'```python\nimport backbones\n\nmodel = backbones.from_pretrained("FOLDER, OR OWNER/REPO")\n```'
+    yield '```python\nimport backbones\n\nmodel = backbones.from_pretrained("FOLDER, OR OWNER/REPO")\n```'
 
 
 def _list(values: Sequence[float]) -> str:
