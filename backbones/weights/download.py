@@ -82,6 +82,7 @@ def _receive(url: str, part: Path) -> None:
             got, total = _connect(url, part, have)
             cut = f"after {got:,} of {total:,} bytes"
         except HTTPError as error:
+            error.close()
             if error.code == 416 and have:  # more than the server has
                 part.unlink()
                 continue
@@ -131,7 +132,11 @@ class _Redirects(HTTPRedirectHandler):
     """Redirects to https only."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
-        _refuse_insecure(newurl)
+        try:
+            _refuse_insecure(newurl)
+        except ValueError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
