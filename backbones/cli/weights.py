@@ -14,6 +14,7 @@ from backbones.cli.show import Json
 if TYPE_CHECKING:
     from backbones.weights.sources import Published
 
+
 def list_weights(name: Positional[str], /, json_: Json = False) -> None:
     """List published weights that fit a network, or a dotted one with its plain name. Nothing is downloaded.
 

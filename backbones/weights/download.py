@@ -32,6 +32,8 @@ def download(url: str, path: Path, sha256: str) -> str:
         ValueError: the file is not the one asked for
     """
     _refuse_insecure(url)
+    if path.exists():  # also where nobody may write
+        return verify(path, sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     with FileLock(path.with_name(f".{path.name}.lock")):
