@@ -49,7 +49,7 @@ def test_whole_and_once(server: Server, path: Path) -> None:
     url = server.add("/net.pth", Page(BODY))
     assert download(url, path, SHA256[:8]) == SHA256
     assert path.read_bytes() == BODY
-    assert not part(path).exists()
+    assert list(path.parent.iterdir()) == [path]
     assert download(url, path, SHA256[:8]) == SHA256
     assert len(server.seen) == 1
 
@@ -126,6 +126,7 @@ def test_two_processes_fetch_it_once(server: Server, path: Path) -> None:
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out.strip()) == (0, SHA256), err
     assert len(server.seen) == 1
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
