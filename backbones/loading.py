@@ -1,25 +1,24 @@
 """Weights meet a network: whose they are, which of ours has their function, and what the user wants changed."""
 
-import json
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from backbones import registry
 from backbones.backbone import Backbone
 from backbones.build import build, build_on_meta
-from backbones.records import Checkpoint, Preprocessing, Variant
+from backbones.recognise import SHAPE, Source, Wish, guess, recognise, twins
+from backbones.records import Checkpoint, Variant
 from backbones.weights import file as weights_file
 from backbones.weights import sources
-from backbones.weights.convert import Fit, Network, Peer, fit, told
+from backbones.weights.convert import Fit, told
 from backbones.weights.peers import PEERS
 from backbones.weights.reader import Entry, not_finite, opened
 
@@ -27,44 +26,13 @@ log = logging.getLogger("backbones")
 
 BACKGROUND = 1001
 """classes of a file whose first is the background of TensorFlow's networks"""
-SHAPE = ("num_classes", "in_channels", "aux")
-"""settings that a file has, and that may be asked for otherwise"""
-HEADS = ("global_pool", "output_stride")
-"""settings that need not fit the file's classes, and leave the tensors as they are"""
 FILES = ("model.safetensors", "best.safetensors", "last.safetensors")
 """of a folder of ours: saved for others, or left by a run"""
-NEAREST = 12
-"""networks that are tried on a file that does not say what it holds"""
-
-
-class Wish(NamedTuple):
-    """What the user asked for."""
-
-    name: str
-    """as typed: an alias or a dotted name says which twin is meant, a plain name leaves it to the weights"""
-    variant: Variant
-    given: Mapping[str, Any]
-    source: str | None = None
-    """the peer, or "PEER:ITS NETWORK", where the user says it"""
-    insists: bool = False
-    """on the named network's function, whatever the weights were trained with"""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file on this machine, and what is known of it before it is opened."""
-
-    path: Path
-    said: str
-    """how log lines and checkpoints call it"""
-    network: str | None = None
-    """the peer, or "PEER:ITS NETWORK", where the publisher says it"""
-    ours: str | None = None
-    """our network of that function"""
-    preprocessing: Preprocessing | None = None
-    classes: tuple[str, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    data: str = ""
+NEUTRAL = (
+    *("num_classes", "in_channels", "aux", "drop_rate", "drop_path_rate", "drop_path_mode", "memory_efficient"),
+    *("global_pool", "output_stride"),
+)
+"""settings that leave what the weights compute as it is"""
 
 
 def locate(weights: str | PathLike[str], names: Sequence[str]) -> Source:
@@ -112,10 +80,20 @@ def published(weights: sources.Published | sources.Repo) -> Source:
     )
 
 
-def twins(name: str) -> list[str]:
-    """The networks that differ from this one in what departs, itself included."""
-    plain = name.partition(".")[0]
-    return [v.name for v in registry.variants() if v.name.partition(".")[0] == plain]
+def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
+    """Which network of ours a file holds. ValueError where it is nobody's, or fits several functions."""
+    if str(weights).startswith(("tv:", "timm:")):
+        raise ValueError(f"{weights} is what several networks have; say which with network=..., or --network")
+    found = locate(weights, ())
+    with opened(found.path) as file:
+        if file.metadata.get("format", "").startswith("backbones "):
+            return weights_file.describe(found.path)[0].network
+        fits = guess({name: entry.shape for name, entry in file.header.items()}, source or found.network)
+    names = sorted({f.network.ours for f in fits})
+    if len(names) != 1:
+        several = f"those of {' or '.join(names)}; say which" if names else "nobody's whose files are read"
+        raise ValueError(f"{found.said}: these weights are {several}")
+    return names[0]
 
 
 def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
@@ -229,7 +207,7 @@ def export(model: Backbone, path: str | PathLike[str], to: str) -> None:
     if to not in PEERS:
         raise LookupError(f"to={to!r}; give one of {', '.join(PEERS)}")
     peer, same = PEERS[to], [n for n in PEERS[to].networks if n.ours == model.variant.name]
-    own = [n for n in same if all(model.settings.get(key) == value for key, value in n.settings.items())]
+    own = [n for n in same if {k: v for k, v in n.settings.items() if k not in NEUTRAL} == _changed(model)]
     if not own:
         needs = " or ".join(sorted({f"{n.name} with {dict(n.settings)}" for n in same}))
         raise LookupError(
@@ -239,9 +217,6 @@ def export(model: Backbone, path: str | PathLike[str], to: str) -> None:
     log.info("%s: as %s's %s%s", model.variant.name, to, own[0].name, wanted)
     state = model.state_dict()
     peer.write(Path(path), {slot.name: slot.there(state[key]) for key, slot in peer.slots(model).items()}, own[0])
-
-
-# -- whose weights are these?
 
 
 def _check_name(wish: Wish, source: Source) -> None:
@@ -256,88 +231,6 @@ def _check_name(wish: Wish, source: Source) -> None:
     log.info("%s holds %s, so this is it: %s", source.said, held.name, _departs(held))
 
 
-def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -> Fit:
-    """The one function that has these tensors and that the wish allows. ValueError if there is none, or several."""
-    group = twins(wish.variant.name)
-    candidates = [(peer, n) for peer, n in networks(wish.source or source.network) if n.ours in group]
-    if not candidates:
-        held = sorted({n.ours for _, n in networks(wish.source or source.network)})
-        raise ValueError(
-            f"{source.said}: these are the weights of {held[0]}, not of {wish.variant.name}"
-            if len(held) == 1
-            else f"{source.said}: no {wish.source or 'library whose files are read'} has {wish.variant.name}"
-        )
-    if wish.insists:  # on the named network, whatever else has these shapes
-        candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
-    own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
-    fits = [fit(shapes, peer, network, _on_meta(network.ours, own)) for peer, network in candidates]
-    whole = [f for f in fits if not f.misfits]
-    whole = [f for f in whole if not f.network.kwargs] or whole
-    functions = {(f.network.ours, *sorted({**f.network.settings, "aux": None}.items())): f for f in reversed(whole)}
-    named = "." in wish.name or wish.name in wish.variant.aliases
-    allowed = [f for f in functions.values() if f.network.ours == wish.variant.name or not named]
-    if len(allowed) == 1:
-        return allowed[0]
-    raise ValueError(f"{source.said} does not fit {wish.name}: {_why(wish, shapes, fits, list(functions.values()))}")
-
-
-def guess(shapes: Mapping[str, Sequence[int]], source: str | None = None) -> list[Fit]:
-    """Whose weights these may be, of all networks: the nearest by number of parameters are tried."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance")
-    size = sum(prod(shape) for name, shape in shapes.items() if not name.endswith(statistics))
-    nearest = sorted(_counts(), key=lambda name: abs(_counts()[name] - size))[:NEAREST]
-    candidates = [(peer, n) for peer, n in networks(source) if n.ours in nearest]
-    fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
-    whole = [f for f in fits if not f.misfits]
-    return [f for f in whole if not f.network.kwargs] or whole
-
-
-def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
-    """Which network of ours a file holds. ValueError where it is nobody's, or fits several functions."""
-    if str(weights).startswith(("tv:", "timm:")):
-        raise ValueError(f"{weights} is what several networks have; say which with network=..., or --network")
-    found = locate(weights, ())
-    with opened(found.path) as file:
-        if file.metadata.get("format", "").startswith("backbones "):
-            return weights_file.describe(found.path)[0].network
-        fits = guess({name: entry.shape for name, entry in file.header.items()}, source or found.network)
-    names = sorted({f.network.ours for f in fits})
-    if len(names) != 1:
-        several = f"those of {' or '.join(names)}; say which" if names else "nobody's whose files are read"
-        raise ValueError(f"{found.said}: these weights are {several}")
-    return names[0]
-
-
-def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
-    """Those of all peers, of a "PEER", or the one "PEER:ITS NETWORK". LookupError for an unknown peer."""
-    name, _, network = (source or "").partition(":")
-    if name and name not in PEERS:
-        raise LookupError(f"source={source!r}; give one of {', '.join(PEERS)}, or PEER:ITS NETWORK")
-    for peer in [PEERS[name]] if name else PEERS.values():
-        yield from ((peer, n) for n in peer.networks if network in ("", n.name))
-
-
-def _why(wish: Wish, shapes: Mapping[str, Sequence[int]], fits: Sequence[Fit], whole: Sequence[Fit]) -> str:
-    """What is wrong, and what to do."""
-    if len(whole) > 1:
-        ways = " or ".join(f"source='{f.peer.name}:{f.network.name}' ({f.network.ours})" for f in whole)
-        return f"equal shapes, but several functions; say whose it is: {ways}"
-    if whole:
-        theirs = f"{whole[0].peer.name}'s {whole[0].network.name}"
-        return (
-            f"these are the weights of {theirs}, which is {whole[0].network.ours}; ask for that, "
-            f"or insist on other weights for {wish.name} with departures=()"
-        )
-    best = min(fits, key=lambda f: len(f.misfits))
-    others = {f.network.ours: f for f in reversed(guess(shapes))}
-    reason = " or ".join(f"{f.peer.name}'s {f.network.name}: use {name!r}" for name, f in others.items())
-    return (
-        f"{len(best.misfits)} misfits with {best.peer.name}'s {best.network.name}"
-        + (f"; these are the weights of {reason}" if others else "")
-        + told(best.misfits)
-    )
-
-
 def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
     theirs = f"{found.peer.name}'s {found.network.name}"
     if wish.insists:
@@ -349,18 +242,16 @@ def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
         log.info("%s: weights of %s, so it is built with %s", source.said, theirs, brought)
 
 
+def _changed(model: Backbone) -> dict[str, Any]:
+    """The settings by which the network's function is not its variant's."""
+    defaults = {key: p.default for key, p in inspect.signature(model.variant.build).parameters.items()}
+    own = {**defaults, **model.variant.settings}
+    given = {key: value for key, value in model.settings.items() if key not in NEUTRAL and value is not None}
+    return {key: value for key, value in given.items() if own.get(key) != value}
+
+
 def _departs(variant: Variant) -> str:
     return "; ".join(departure.here for departure in variant.departures) or "the paper's own network"
-
-
-def _on_meta(name: str, given: Mapping[str, Any] | None = None) -> Any:
-    return lambda **settings: build_on_meta(registry.find(name), {**settings, **(given or {})})
-
-
-@cache
-def _counts() -> dict[str, int]:
-    entries = json.loads(Path(__file__).with_name("catalog.json").read_text())
-    return {name: entry["measured"]["params"] for name, entry in entries.items()}
 
 
 @cache

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
-from backbones.loading import networks, twins
+from backbones.recognise import networks, twins
 from backbones.weights.convert import Network, Peer
 
 SIDE = 97

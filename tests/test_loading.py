@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import backbones
-from backbones import create_model, list_models, loading, model_info, registry
+from backbones import create_model, list_models, model_info, registry
 from backbones.build import build_on_meta
-from backbones.loading import Source, Wish, twins
+from backbones.recognise import Source, Wish, recognise, twins
 from backbones.weights.convert import Network, Peer
 from backbones.weights.peers import PEERS
 
@@ -53,7 +53,7 @@ def header(peer: Peer, network: Network) -> dict[str, tuple[int, ...]]:
 
 
 def recognised(name: str, shapes: Mapping[str, tuple[int, ...]], **wish: Any) -> Network:
-    return loading.recognise(Wish(name, model_info(name), {}, **wish), Source(Path("x"), "x"), shapes).network
+    return recognise(Wish(name, model_info(name), {}, **wish), Source(Path("x"), "x"), shapes).network
 
 
 def functions(network: Network) -> tuple[str, dict[str, Any]]:
@@ -91,7 +91,7 @@ def test_no_twin_takes_anothers_file(name: str) -> None:
             shapes = header(peer, network)
             own = [n for n in peer.networks if n.ours == name and not n.kwargs]
             if network.ours != name and not own:
-                with pytest.raises(ValueError, match="these are the weights of|misfits"):
+                with pytest.raises(ValueError, match=r"these are the weights of|misfits"):
                     recognised(name, shapes, source=peer.name)
 
 
@@ -270,6 +270,8 @@ def test_a_function_that_the_peer_has_not_is_not_written(tmp_path: Path) -> None
         backbones.save(create_model("resnet50"), tmp_path / "out.pth", to="torchvision")
     with pytest.raises(LookupError, match=r"but efficientnet_b5 with {'bn_eps': 1e-05}"):
         backbones.save(create_model("efficientnet_b5.tv", bn_eps=1e-4), tmp_path / "out.pth", to="timm")
+    with pytest.raises(LookupError, match="no network with the function of this resnext50_32x4d"):
+        backbones.save(create_model("resnext50_32x4d", bn_eps=1e-3), tmp_path / "out.pth", to="torchvision")
     with pytest.raises(LookupError, match="to='tim'; give one of torchvision"):
         backbones.save(create_model("resnet18.tv"), tmp_path / "out.pth", to="tim")
     with pytest.raises(ValueError, match=r"torchvision reads .safetensors, .pth, .pt and .bin files"):
