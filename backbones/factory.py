@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from backbones import loading, models, registry
+from backbones import loading, models, recognise, registry
 from backbones.backbone import Backbone, FeatureBackbone
 from backbones.build import build
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
@@ -85,7 +85,7 @@ def create_model(
     if in_chans is not None and "in_channels" in settings:
         raise TypeError("in_chans and in_channels are the same; give in_chans")
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
-    wish = loading.Wish(name, model_info(name), given, source, departures is not None)
+    wish = recognise.Wish(name, model_info(name), given, source, departures is not None)
     if pretrained:
         weights = loading.default(wish.variant.name)
     with _seeded(seed):
