@@ -77,7 +77,8 @@ def from_hdf5(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]]
     import h5py
 
     file = h5py.File(path, "r")
-    file.visititems_links(_check_link)
+    if link := file.visititems_links(lambda name, link: None if type(link) is h5py.HardLink else name):
+        raise Refused(f"has a link to elsewhere at {_text(link)[:100]!r}: refused")
     held, left_out, texts = {}, [], {"/": _texts(file)}
     for name, part in _parts(file):
         if isinstance(part, h5py.Group):
@@ -113,7 +114,10 @@ def _load(path: str, file: BinaryIO, device: str, zipped: bool) -> Any:
     file.seek(0)
     mapped = zipped and device == "cpu" and not path.endswith(".safetensors")
     with nullcontext() if zipped or device == "cpu" else torch.serialization.skip_data():
-        return torch.load(path if mapped else file, map_location=device, weights_only=True, mmap=mapped)
+        try:
+            return torch.load(path if mapped else file, map_location=device, weights_only=True, mmap=mapped)
+        except NotImplementedError:  # a sparse one has indices, which torch would look at
+            raise Refused("holds tensors of a special kind, such as sparse ones; only plain ones are read") from None
 
 
 def _records(file: BinaryIO) -> dict[int, int]:
@@ -190,17 +194,15 @@ def _bytes(tensor: Tensor) -> Callable[[], memoryview]:
     return lambda: tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _check_link(name: str, link: Any) -> None:
-    """A file whose links lead elsewhere could make us read another file."""
-    if type(link).__name__ != "HardLink":
-        raise Refused(f"has a link to elsewhere at {_text(name)[:100]!r} ({type(link).__name__}): refused")
-
-
 def _parts(file: Any) -> Iterator[tuple[str, Any]]:
     names: list[str] = []
-    file.visit(names.append)
-    if len(names) > MOST:
-        raise Refused(f"has {len(names):,} parts; at most {MOST:,} are read")
+
+    def note(name: str) -> bool | None:
+        names.append(name)
+        return True if len(names) > MOST else None  # None goes on; an error in here would crash h5py
+
+    if file.visit(note):
+        raise Refused(f"has more than {MOST:,} parts: refused")
     return ((name, file[name]) for name in names)
 
 

@@ -5,6 +5,7 @@ programs and to take more memory and time than the file is worth, then reads. It
 writes its tensors into a safetensors file.
 """
 
+import errno
 import json
 import math
 import os
@@ -107,6 +108,8 @@ def _explain(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return "needs more memory than a file of its size is given; refused"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "needs more room than the temporary folder has; set TMPDIR to one that has it"
     if found := re.search(r"GLOBAL (\S+)", text) or re.search(r"torch\.distributed\.tensor", text):
         asked = found[1] if found.re.groups else found[0]
         return (
