@@ -215,7 +215,7 @@ def _read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, torch.Tensor
         ) from None
     if expected != header:
         wrong = sorted(name for name in expected.keys() | header.keys() if expected.get(name) != header.get(name))
-        one = f"{short(wrong[0])} is {header.get(wrong[0], 'missing')}, not {expected.get(wrong[0], 'expected')}"
+        one = f"{short(wrong[0])} is {header.get(wrong[0], 'missing')}, not {expected.get(wrong[0], 'one of its')}"
         raise ValueError(f"{path} does not fit {told.network}: {len(wrong)} tensors differ, {one}")
     return weights_file.read(path)
 

@@ -115,7 +115,7 @@ def test_hdf5(tmp_path: Path, box: Sandbox) -> None:
     with opened(path, box) as file:
         assert file.kind == "hdf5"
         assert same(file.load(), expected)
-        assert file.notes == ("2 parts that hold no numbers left out",)
+        assert file.notes == ("parts without numbers left out: 2",)
         texts = {"layer_names": ["conv", "bn"], "keras_version": "3.0", "backend": "tf"}
         assert json.loads(file.metadata["attributes"]) == {"/": texts, "conv": {"weight_names": ["conv/kernel:0"]}}
 
@@ -126,6 +126,7 @@ def test_no_file(tmp_path: Path) -> None:
         ("folder", ValueError, "folder is no file; give"),
         ("pipe", ValueError, "pipe is no file; give"),
         ("empty", ValueError, "is empty"),
+        ("text/x.pth", ValueError, "cannot be read: Not a directory"),
         ("text", ValueError, "not a whole safetensors file, nor one of torch or HDF5"),
         ("tar", ValueError, "tar file, as torch wrote before"),
     ]

@@ -37,7 +37,7 @@ WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_ema", "mo
 
 ATTRIBUTES = re.compile(r"(layer_names|weight_names)\d*|name|keras_version|backend")  # Keras cuts long lists in pieces
 MOST_TEXT = 2**20  # characters of attributes
-MOST = 100_000  # tensors, links
+MOST = 100_000  # tensors of a file
 SQUEEZED = 64  # how many times its stored size a compressed dataset may be
 
 
@@ -89,7 +89,7 @@ def from_hdf5(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]]
         else:
             left_out.append(name)
     told = {"attributes": json.dumps({group: text for group, text in texts.items() if text})}
-    notes = [f"{len(left_out)} parts that hold no numbers left out"] if left_out else []
+    notes = [f"parts without numbers left out: {len(left_out)}"] if left_out else []
     return held, {"notes": notes, "metadata": told}
 
 
@@ -180,8 +180,8 @@ def _check_plain(name: str, tensor: Tensor) -> None:
     kind = str(tensor.dtype if tensor.layout is torch.strided else tensor.layout).removeprefix("torch.")
     if kind not in DTYPES:
         raise Refused(f"holds {name[:100]!r} of type {kind}; the types that are read are {', '.join(DTYPES)}")
-    if name == "__metadata__" or not name.isprintable():
-        raise Refused(f"has a tensor called {name[:100]!a}; a name is printable, and not __metadata__")
+    if name == "__metadata__":
+        raise Refused(f"has a tensor called {name}, which safetensors keeps for itself; rename it")
 
 
 def _check_stored(name: str, tensor: Tensor, records: Mapping[int, int]) -> None:

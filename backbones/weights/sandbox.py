@@ -93,10 +93,9 @@ def _work(request: Mapping[str, Any], pipe: int) -> NoReturn:
         if out:
             write(out, held)
         told["header"] = [(name, one.shape, one.dtype) for name, one in held.items()]
-    except Refused as error:
-        told = {"error": str(error)}
     except BaseException as error:
-        told = {"error": _explain(error)}
+        reason = str(error) if isinstance(error, Refused) else _explain(error)
+        told = {"error": "".join(c if c.isprintable() else "?" for c in reason)}
     try:
         _send(pipe, told)
     finally:
@@ -110,17 +109,13 @@ def _explain(error: BaseException) -> str:
         return "needs more memory than a file of its size is given; refused"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "needs more room than the temporary folder has; set TMPDIR to one that has it"
-    if found := re.search(r"GLOBAL (\S+)", text) or re.search(r"torch\.distributed\.tensor", text):
-        asked = found[1] if found.re.groups else found[0]
-        return (
-            f"holds more than tensors (it asks for `{asked[:100]}`): refused; re-save its state_dict with safetensors"
-        )
+    if found := re.search(r"GLOBAL (\S{1,100})", text) or re.search(r"(torch\.distributed\.tensor)", text):
+        return f"holds more than tensors (it asks for `{found[1]}`): refused; re-save its state_dict with safetensors"
     if "TorchScript" in text:
         return "holds TorchScript, which is a program: refused; re-save its state_dict with safetensors"
     if "weights_only" in text:
         return "holds more than tensors: refused; re-save its state_dict with safetensors"
     line = next((line for line in text.splitlines() if line.strip()), "")
-    line = "".join(c if c.isprintable() else "?" for c in line)
     return f"is damaged, or no file of weights ({type(error).__name__}: {line[:200]})"
 
 
@@ -163,7 +158,9 @@ def _landlock() -> None:
 
 def _forbid(event: str, args: tuple[Any, ...]) -> None:
     """The same for Python itself, and where the kernel does not know how."""
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    writes = (
+        event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    )
     if writes or (event.startswith(FORBIDDEN) and event not in HARMLESS):
         raise PermissionError(f"{event} is not allowed while a file is read")
 
