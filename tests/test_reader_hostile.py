@@ -68,8 +68,8 @@ def test_pickles_that_act(tmp_path: Path, box: Sandbox, kind: type[Shell]) -> No
         ({"a": torch.eye(2).to_sparse()}, "tensors of a special kind"),
         ({"a": quantised()}, "holds|damaged"),
         ({"a": torch.ones(1, device="meta")}, "without all of its values"),
-        ({"a": torch.ones(1), "epoch": 3}, "holds 'epoch', a int, among the tensors; leave it out"),
-        ({"net": {"a": torch.ones(1), 5: torch.ones(1)}}, "holds under 'net' '5', a Tensor, among"),
+        ({"a": torch.ones(1), "epoch": 3}, "holds 'epoch' of type int among the tensors; leave it out"),
+        ({"net": {"a": torch.ones(1), 5: torch.ones(1)}}, "holds under 'net' '5' of type Tensor among"),
         ({"optimizer": {}, "lr": 0.1}, "no dict of tensors, but 'optimizer', 'lr'; looked under state_dict_ema"),
         ({}, "no dict of tensors, but an empty dict"),
         ([torch.ones(1)], "holds a list, not a dict of tensors"),
@@ -222,7 +222,7 @@ def test_a_worker_can_do_nothing_else(tmp_path: Path) -> None:
         import ctypes, os, socket
         from backbones.weights import sandbox
         libc = ctypes.CDLL(None)
-        kernel, opened, unlink, execl = libc.syscall, libc.open, libc.unlink, libc.execl
+        kernel, opened, unlink, execl, kill = libc.syscall, libc.open, libc.unlink, libc.execl, libc.kill
         sandbox._confine({"path": "file", "out": "", "seconds": 5, "declared": 0, "largest": 1000})
         done = []
         for act in (
@@ -240,6 +240,7 @@ def test_a_worker_can_do_nothing_else(tmp_path: Path) -> None:
         if kernel(444, None, 0, 1) > 0:
             assert opened(b"marker", os.O_CREAT | os.O_WRONLY, 0o600) < 0
             assert unlink(b"file") < 0
+            assert kill(os.getppid(), 0) < 0 or kernel(444, None, 0, 1) < 6
             execl(b"/bin/touch", b"touch", b"marker", None)
     """
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)

@@ -161,7 +161,8 @@ def _unwrapped(held: Any) -> tuple[dict[str, Tensor], list[str]]:
     for where, part in [(f"under {key!r} ", parts.get(key)) for key in WRAPPERS] + [("", held)]:
         if isinstance(part, dict) and any(isinstance(value, Tensor) for value in dict.values(part)):
             key, value = next((key, value) for key, value in dict.items(part) if not _is_entry(key, value))
-            raise Refused(f"holds {where}{str(key)[:100]!r}, a {type(value).__name__}, among the tensors; leave it out")
+            kind = type(value).__name__
+            raise Refused(f"holds {where}{str(key)[:100]!r} of type {kind} among the tensors; leave it out")
     keys = ", ".join(repr(str(key)[:100]) for key in list(parts)[:20])
     raise Refused(
         f"holds no dict of tensors, but {keys or 'an empty dict'}; looked under {', '.join(WRAPPERS)} as well"

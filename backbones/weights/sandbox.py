@@ -66,7 +66,9 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
 def _drain(pipe: int, seconds: float) -> bytes | None:
     """Everything that the worker says until it ends; None if that takes too long. Ends with the parent."""
     end, said = time.monotonic() + seconds, bytearray()
-    while (left := end - time.monotonic()) > 0 and len(said) < LONGEST_REPLY:
+    while (left := end - time.monotonic()) > 0:
+        if len(said) > LONGEST_REPLY:
+            return b""
         ready, _, _ = select.select([pipe, 0], [], [], left)
         if 0 in ready:  # the parent waits for us and has nothing to say: it is gone
             raise SystemExit
@@ -131,10 +133,10 @@ def _confine(request: Mapping[str, Any]) -> None:
         now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         limits["AS"] = now + MEMORY + 4 * max(os.path.getsize(request["path"]), request["declared"])
     for name, limit in limits.items():
-        what = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(what)[1]
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):
+            what = getattr(resource, f"RLIMIT_{name}")
+            hard = resource.getrlimit(what)[1]
+            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(what, (limit, limit))
     if sys.platform == "linux":
         _landlock()
@@ -142,16 +144,19 @@ def _confine(request: Mapping[str, Any]) -> None:
 
 
 def _landlock() -> None:
-    """Tell the kernel that this process will not run, write, make or remove files, nor open connections."""
+    """Tell the kernel that this process will write, make or remove no file, run none, open no connection, signal none.
+
+    Each right is a bit, of files, of the network and of other processes; an older kernel knows fewer of them.
+    """
     import ctypes
 
     libc = ctypes.CDLL(None)
-    files = 0b111_1111_1111_0011  # every right of landlock's first three versions but to read files and folders
-    for rights in ((files, 0b11), (files & ~(1 << 14), 0), (files & ~(1 << 14 | 1 << 13), 0)):
-        told = struct.pack("<QQ" if rights[1] else "<Q", *(right for right in rights if right))
-        if (rules := libc.syscall(444, told, len(told), 0)) >= 0:
+    files = 0b111_1111_1111_0011  # all but to read files and folders
+    for rights in ((files, 0b11, 0b11), (files, 0b11), (files,), (files & 0x3FFF,), (files & 0x1FFF,)):
+        told = struct.pack(f"<{len(rights)}Q", *rights)
+        if (rules := libc.syscall(444, told, len(told), 0)) >= 0:  # landlock_create_ruleset
             libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, without which the kernel does not listen
-            libc.syscall(446, rules, 0)
+            libc.syscall(446, rules, 0)  # landlock_restrict_self
             os.close(rules)
             return
 
