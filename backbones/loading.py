@@ -13,12 +13,13 @@ from torch import Tensor
 
 from backbones import registry
 from backbones.backbone import Backbone
-from backbones.build import build, build_on_meta
+from backbones.build import at_most, build, build_on_meta
 from backbones.recognise import SHAPE, Source, Wish, guess, recognise, twins
 from backbones.records import Checkpoint, Variant
 from backbones.weights import file as weights_file
 from backbones.weights import sources
 from backbones.weights.convert import Fit, told
+from backbones.weights.header import short
 from backbones.weights.peers import PEERS
 from backbones.weights.reader import Entry, not_finite, opened
 
@@ -142,9 +143,12 @@ def load_ours(path: str | PathLike[str], given: Mapping[str, Any] | None = None)
     checkpoint, header = weights_file.describe(path)
     variant = registry.find(checkpoint.network)
     try:
-        expected = build_on_meta(variant, checkpoint.settings).state_dict()
-    except (TypeError, ValueError, NotImplementedError, ArithmeticError) as error:
-        raise ValueError(f"{path} asks for a {variant.name} that cannot be built: {error}") from None
+        with at_most(len(header)):
+            expected = build_on_meta(variant, checkpoint.settings).state_dict()
+    except Exception as error:  # anybody may have written the settings
+        raise ValueError(
+            f"{path} does not fit {variant.name}: its settings do not build it ({short(str(error))})"
+        ) from None
     if lines := list(_misfits(expected, header)):
         raise ValueError(f"{path} does not fit {variant.name}, which it says it holds:{told(lines)}")
     checkpoint, state = weights_file.read(path)
