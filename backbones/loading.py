@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from backbones import registry
+from backbones import models, registry
 from backbones.backbone import Backbone
 from backbones.build import at_most, build, build_on_meta
 from backbones.recognise import SHAPE, Source, Wish, guess, recognise, twins
@@ -85,6 +85,7 @@ def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
     """Which network of ours a file holds. ValueError where it is nobody's, or fits several functions."""
     if str(weights).startswith(("tv:", "timm:")):
         raise ValueError(f"{weights} is what several networks have; say which with network=..., or --network")
+    models.load()
     found = locate(weights, ())
     with opened(found.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
@@ -167,7 +168,7 @@ def _misfits(expected: Mapping[str, Tensor], header: Mapping[str, Entry]) -> Ite
             yield f"no place for: {name} {there and there.shape}"
         elif there is None:
             yield f"missing: {name} {tuple(here.shape)}"
-        elif (tuple(here.shape), str(here.dtype)) != (there.shape, f"torch.{there.dtype}"):
+        elif tuple(here.shape) != there.shape or here.is_floating_point() != ("float" in there.dtype):
             yield f"shape: {name} is {there.shape} {there.dtype}, the network has {tuple(here.shape)} {here.dtype}"
 
 
