@@ -43,7 +43,7 @@ DENSENET_C_40 = {"channels": dense_stages(16, 12, (12, 12, 12)), "init_block_cha
 SHALLOW = {"channels": [[32], [64], [128] * 2, [256] * 2, [512], [1024] * 2], "first_stage_stride": False}
 
 NETWORKS = (
-    Network("alexnetb", "alexnet.tv"),
+    Network("alexnetb", "alexnet.tv"),  # at 223 to 226 pixels: elsewhere its poolings overhang the far edge
     *(Network(f"vgg{depth}", f"vgg{depth}") for depth in (11, 13, 16, 19)),
     *(Network(f"bn_vgg{depth}b", f"vgg{depth}_bn") for depth in (11, 13, 16, 19)),
     *(Network(f"resnet{depth}", f"resnet{depth}.tv") for depth in (18, 34)),
@@ -67,8 +67,9 @@ NETWORKS = (
     Network("squeezeresnet_v1_1", "squeezenet1_1", {"bypass": "simple"}),
     Network("xception", "xception.timm"),
     *(Network(f"mobilenet{width}", f"mobilenet_v1{x}", MOBILE) for width, x in WIDTHS.items()),
-    *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv", {"bn_eps": 1e-5}) for size in range(8)),
-    *(Network(f"efficientnet_b{size}b", f"efficientnet_b{size}") for size in range(8)),
+    *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv") for size in range(5)),
+    *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv", {"bn_eps": 1e-5}) for size in range(5, 8)),
+    *(Network(f"efficientnet_b{size}b", f"efficientnet_b{size}") for size in range(8)),  # at square images
     *inception.NETWORKS,
     *(
         Network(

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from backbones.backbone import Backbone
 from backbones.weights.convert import Layers, Network, blocks, convs, holds, normed
 
-NASNET_7_1920 = dict(
-    repeat=7,
-    penultimate_filters=1920,
-    init_block_channels=96,
-    final_pool_size=10,
-    extra_padding=False,
-    skip_reduction_layer_input=True,
-    in_size=(299, 299),
-)
+NASNET_7_1920 = {
+    "repeat": 7,
+    "penultimate_filters": 1920,
+    "init_block_channels": 96,
+    "final_pool_size": 10,
+    "extra_padding": False,
+    "skip_reduction_layer_input": True,
+    "in_size": (299, 299),
+}
 
 NETWORKS = (
     Network("bninception", "inception_v2.caffe", {"conv_bias": True}),
