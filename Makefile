@@ -14,7 +14,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q --compile-bytecode -p .venv -c constraints.txt -e '.[train,plots,infer,dev]'
+	$(BIN)/uv pip install -q --compile-bytecode -p .venv -c constraints.txt -e '.[train,plots,infer,keras,dev]'
 	touch $@
 
 check: install
@@ -32,6 +32,7 @@ test-all: check
 catalog: install
 	$(BIN)/python -m backbones.catalog
 	$(BIN)/python tests/scorecard.py
+	$(BIN)/python tests/timm_weights.py
 
 lock:
 	$(BIN)/uv pip compile -q --universal --no-header --no-annotate --all-extras pyproject.toml -o constraints.txt

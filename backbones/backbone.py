@@ -258,7 +258,8 @@ class Backbone(nn.Module):
         paths = [m for m in self.modules() if isinstance(m, DropPath)]
         if not paths:
             raise NotImplementedError(
-                f"drop_path_mode={mode!r}: {type(self).__name__} has no branches that are dropped one by one; leave it out"
+                f"drop_path_mode={mode!r}: {type(self).__name__} has no branches that are dropped one by one; "
+                "leave it out"
             )
         for path in paths:
             path.mode = mode

@@ -1,32 +1,18 @@
 """A name becomes a network, and a network becomes a file."""
 
-import inspect
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from os import PathLike
 from typing import Any
 
 import torch
 
-from backbones import models, registry
+from backbones import loading, models, registry
 from backbones.backbone import Backbone, FeatureBackbone
-from backbones.dilation import set_output_stride
+from backbones.build import build
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
 from backbones.weights import file as weights_file
-
-log = logging.getLogger("backbones")
-
-AFTERWARDS: dict[str, Callable[[Backbone, Any], None]] = {
-    "global_pool": Backbone.set_global_pool,
-    "drop_path_mode": Backbone.set_drop_path_mode,
-    "output_stride": set_output_stride,
-    "bn_eps": Backbone.set_bn_eps,
-    "conv_bias": Backbone.set_conv_bias,
-}
-"""settings of every network, applied to the finished one"""
 
 
 def create_model(
@@ -34,7 +20,10 @@ def create_model(
     *,
     num_classes: int | None = None,
     in_chans: int | None = None,
+    pretrained: bool = False,
     weights: str | PathLike[str] | None = None,
+    source: str | None = None,
+    departures: Sequence[str] | None = None,
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
     drop_path_mode: str | None = None,
@@ -45,13 +34,20 @@ def create_model(
     seed: int | None = None,
     **settings: Any,
 ) -> Any:
-    """Build a network by name, initialised as its paper says.
+    """Build a network by name, initialised as its paper says, or with anybody's weights.
+
+    Weights bring their function: under a plain name, the twin that they were trained with is built, and a log line
+    says so. `model.variant` tells which.
 
     Args:
         name: as `list_models()` prints it
         num_classes: outputs of the classifier; 0 returns pooled features (N, num_features)
         in_chans: channels of the images
-        weights: a file that `backbones.save` or a training run wrote
+        pretrained: take the published weights that `backbones weights NAME` lists first
+        weights: a file or folder of ours; a .safetensors, .pth, .pt, .bin or .h5 file of torchvision, timm, pytorchcv
+            or keras; or published ones: "tv:IMAGENET1K_V2", "timm:a1_in1k", "hf:OWNER/REPO@REVISION"
+        source: whose file it is, where the file does not tell: "timm", or "timm:tf_efficientnet_b0"
+        departures: () insists on the named network whatever the weights were trained with
         drop_rate: dropout before the classifier, or where the paper has it; the paper's by default
         drop_path_rate: stochastic depth of the last block; the paper's by default
         drop_path_mode: "batch" or "row": one coin per block and step, or per image; the paper's by default
@@ -73,6 +69,10 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise TypeError("out_indices goes with features_only=True")
+    if departures:
+        raise ValueError(f"departures={departures!r}; give (), or a dotted name for the network that departs so")
+    if pretrained and weights is not None:
+        raise TypeError("pretrained=True takes the default weights; give either that or weights")
     asked = {
         "num_classes": num_classes,
         "in_channels": in_chans,
@@ -85,9 +85,11 @@ def create_model(
     if in_chans is not None and "in_channels" in settings:
         raise TypeError("in_chans and in_channels are the same; give in_chans")
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
-    variant = model_info(name)
+    wish = loading.Wish(name, model_info(name), given, source, departures is not None)
+    if pretrained:
+        weights = loading.default(wish.variant.name)
     with _seeded(seed):
-        model = _build(variant, given) if weights is None else _from_file(variant, given, weights)
+        model = build(wish.variant, given) if weights is None else loading.load(wish, weights)
     return FeatureBackbone(model, out_indices) if features_only else model
 
 
@@ -110,24 +112,39 @@ def save(
     model: Backbone,
     path: str | PathLike[str],
     *,
+    to: str | None = None,
     classes: Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     recipe: Recipe | None = None,
     metrics: Mapping[str, float] | None = None,
     data: str = "",
 ) -> None:
-    """Write the network and what it takes to use it to one safetensors file, whole or not at all."""
+    """Write the network and what it takes to use it to one safetensors file, whole or not at all.
+
+    With `to="timm"`, "torchvision", "pytorchcv" or "keras" the weights alone, as that library reads them: a
+    .safetensors, .pth or .h5 file by the suffix of `path`.
+    """
     if not isinstance(model, Backbone):
         raise TypeError(
             f"{type(model).__name__} cannot be saved; save the whole network, or use safetensors for its weights"
         )
+    if to is not None:
+        loading.export(model, path, to)
+        return
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
     now = {"num_classes": model.num_classes, "in_channels": model.in_channels, "global_pool": model.head.pool}
     changed = {"output_stride": model.output_stride, "drop_path_mode": model.drop_path_mode}
     settings = {**model.settings, **now, **changed}
     told = Checkpoint(
-        model.variant.name, settings, tuple(classes), preprocessing, recipe, dict(metrics or {}), data, _versions()
+        model.variant.name,
+        settings,
+        tuple(classes),
+        preprocessing,
+        recipe,
+        dict(metrics or {}),
+        data,
+        loading.versions(),
     )
     weights_file.write(path, model.state_dict(), told)
 
@@ -140,72 +157,8 @@ def load(path: str | PathLike[str]) -> Backbone:
         ValueError: not one of our files, or one that was cut short or altered
         LookupError: a network that this version does not know
     """
-    told, state = weights_file.read(path)
-    model = _build(model_info(told.network), told.settings)
-    _load_state(model, state, path)
-    model.checkpoint = told
-    return model.eval()
-
-
-def _build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
-    """The network with these settings over its own; TypeError for a setting that the family does not have."""
-    shape = {"num_classes": variant.num_classes, "in_channels": variant.input_size[0]}
-    settings = {**shape, **variant.settings, **given}
-    for promise, reason in variant.cannot.items():
-        if settings.pop(promise, None):
-            raise NotImplementedError(f"{variant.name} cannot {promise}={given[promise]}: {reason}")
-    for key, word, lowest in (("num_classes", "num_classes", 0), ("in_channels", "in_chans", 1)):
-        if not isinstance(settings[key], int) or settings[key] < lowest:
-            raise ValueError(f"{word}={settings[key]!r}; give a whole number, {lowest} or more")
-    for key in ("drop_rate", "drop_path_rate"):
-        if not isinstance(settings.get(key, 0.0), int | float):
-            raise ValueError(f"{key}={settings[key]!r}; give a number")
-        if not 0 <= settings.get(key, 0.0) < 1:
-            raise ValueError(f"{key}={settings[key]}; give a probability from 0 to, not including, 1")
-    own = {key: value for key, value in settings.items() if key not in AFTERWARDS}
-    known = inspect.signature(variant.build).parameters.keys()
-    if unknown := own.keys() - known:
-        raise TypeError(f"{variant.name} has no setting {sorted(unknown)}; it has {sorted(known)}")
-    model: Backbone = variant.build(**own)
-    model.variant, model.settings = variant, settings
-    for key, change in AFTERWARDS.items():
-        if settings.get(key) is not None:
-            change(model, settings[key])
-    return model
-
-
-def _from_file(variant: Variant, given: Mapping[str, Any], path: str | PathLike[str]) -> Backbone:
-    """The file's network, with another head or stem where `given` asks for one; each change is logged."""
-    told, state = weights_file.read(path)
-    if told.network != variant.name:
-        raise ValueError(f"{path} holds {told.network}, not {variant.name}; use create_model({told.network!r}, ...)")
-    shape = {key: told.settings[key] for key in ("num_classes", "in_channels")}
-    model = _build(variant, {**told.settings, **given, **shape})
-    if told.settings.get("aux", True) != model.settings.get("aux", True):
-        log.info("%s: auxiliary heads as asked, not as in the file", variant.name)
-        mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
-        state = {**{key: value for key, value in state.items() if not key.startswith("aux.")}, **mine}
-    _load_state(model, state, path)
-    model.checkpoint = told
-    if (classes := given.get("num_classes", shape["num_classes"])) != shape["num_classes"]:
-        log.info("%s: new classifier for %d classes, the file has %d", variant.name, classes, shape["num_classes"])
-        model.reset_classifier(classes)
-    if (channels := given.get("in_channels", shape["in_channels"])) != shape["in_channels"]:
-        log.info(
-            "%s: first convolution adapted to %d channels, the file has %d",
-            variant.name,
-            channels,
-            shape["in_channels"],
-        )
-        model.reset_channels(channels)
-    return model
-
-
-def _load_state(model: Backbone, state: Mapping[str, torch.Tensor], path: str | PathLike[str]) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {model.variant.name}: {error}") from None
+    models.load()
+    return loading.load_ours(path).eval()
 
 
 @contextmanager
@@ -216,7 +169,3 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("backbones", "torch", "torchvision")}

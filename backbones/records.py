@@ -266,3 +266,5 @@ class Checkpoint:
     data: str = ""
     """what it was trained on"""
     versions: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    """whose weights it was made from, where they are not our own"""

@@ -1,17 +1,21 @@
 """The same tensors under another library's names.
 
 A peer is another library: which of its networks compute the same function as which of ours, and how its files call each
-of our layers. The names are data, in the order of our layers, so every table reads both ways.
+of our layers. The names stand in the order of our layers, so that every table reads both ways.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
+from backbones.weights.file import in_place
 
 LINES = 20
 """of misfits that an error shows"""
@@ -62,16 +66,133 @@ class Peer:
     """the peer's own network with random weights; ImportError where the peer is not installed"""
     respell: Callable[[str], str] = str
     """from the spelling of the peer's older files to that of today"""
+    suffix: str = ".pth"
+    """of the peer's own files"""
+
+    def write(self, path: Path, tensors: Mapping[str, Tensor], network: Network) -> None:
+        """A file that the peer's own `network` loads, in the format of the suffix; whole or not at all."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
+            raise ValueError(
+                f"{path.name}: {self.name} reads .safetensors, .pth, .pt and .bin files; give one of these"
+            )
+        with in_place(path) as temporary:
+            if path.suffix == ".safetensors":
+                save_file(tensors, temporary, {"format": "pt"})
+            else:
+                torch.save(tensors, temporary)
+
+    def save(self, theirs: nn.Module, path: Path) -> None:
+        """As the peer's users save: the whole state dict, pickled."""
+        torch.save(theirs.state_dict(), path)
+
+    def restore(self, theirs: nn.Module, path: Path) -> Mapping[str, Tensor]:
+        """Load a file into the peer's own network, strictly; what it holds then."""
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        theirs.load_state_dict(state, strict=True)
+        return self.tensors(theirs)
+
+    def tensors(self, theirs: nn.Module) -> Mapping[str, Tensor]:
+        """What the peer's own network holds, as its files name it."""
+        return theirs.state_dict()
+
+    def ignores(self, name: str) -> bool:
+        """Whether a tensor of theirs is no weight of the network."""
+        return False
+
+    def constant(self, key: str, shape: torch.Size) -> Tensor | None:
+        """What a tensor of ours holds where the peer's file has none; None if it must be there."""
+        return torch.zeros(shape, dtype=torch.long) if key.endswith("num_batches_tracked") else None
 
     def slots(self, model: Backbone) -> dict[str, Slot]:
-        """Our tensor -> its place in the peer's file. LookupError if the peer has no such family."""
+        """Our tensor -> its place in the peer's file."""
         ours = list(leaves(model))
         theirs = [Leaf(name, ()) if isinstance(name, str) else name for name in self.layers[family(model)](model)]
+        if not model.num_classes:  # the tables name a classifier, after everything but the auxiliary heads
+            del theirs[len(ours)]
         return {
             f"{name}.{key}": _slot(f"{leaf.name}.{key}", tensor.shape, leaf.shape if key == "weight" else ())
             for (name, module), leaf in zip(ours, theirs, strict=True)
             for key, tensor in own_tensors(module).items()
         }
+
+
+class Fit(NamedTuple):
+    """How a file's tensors fit a peer's network."""
+
+    peer: Peer
+    network: Network
+    model: Backbone
+    """ours on the meta device, with the file's classes, channels and auxiliary heads"""
+    names: Mapping[str, str]
+    """our tensor -> its name in the file"""
+    misfits: Sequence[str]
+    """a line for each tensor without a partner; none where the file is this network's"""
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The settings that the file decides."""
+        aux = {"aux": bool(self.model.aux)} if "aux" in self.model.settings else {}
+        return {"num_classes": self.model.num_classes, "in_channels": self.model.in_channels, **aux}
+
+    def ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The file's tensors under our names, in our layout and dtypes."""
+        slots, state = self.peer.slots(self.model), {}
+        for key, like in self.model.state_dict().items():
+            found = tensors.get(self.names.get(key, ""))
+            made = self.peer.constant(key, like.shape) if found is None else slots[key].here(found)
+            assert made is not None, key
+            state[key] = made.to(like.dtype).contiguous()
+        return state
+
+
+def fit(shapes: Mapping[str, Sequence[int]], peer: Peer, network: Network, build: Callable[..., Backbone]) -> Fit:
+    """Compare a file's names and shapes with those of a peer's network; `build(**settings)` makes ours on meta."""
+    spelled = {peer.respell(name): name for name in shapes}
+    model = build(**network.settings)
+    slots = peer.slots(model)
+    found: dict[str, Any] = {}
+    if model.aux and not any(slot.name in spelled for key, slot in slots.items() if key.startswith("aux.")):
+        found["aux"] = False
+    first = next(key for key, tensor in model.state_dict().items() if tensor.ndim == 4)
+    for setting, key, number in (
+        ("num_classes", "head.classifier.weight", model.num_classes),
+        ("in_channels", first, model.in_channels),
+    ):
+        name = spelled.get(slots[key].name)
+        each = model.state_dict()[key].numel() // number
+        size = 0 if name is None else prod(shapes[name]) // each
+        if size != number and (size or setting == "num_classes"):
+            found[setting] = size
+    if found.get("num_classes") == 0 and model.aux:
+        found["aux"] = False
+    if found:
+        model = build(**{**network.settings, **found})
+        slots = peer.slots(model)
+    state = model.state_dict()
+    lines, expected, names = [], set(), {}
+    for key, slot in slots.items():
+        expected.add(slot.name)
+        shape = tuple(slot.there(state[key]).shape)
+        if slot.name not in spelled:
+            if peer.constant(key, state[key].shape) is None:
+                lines.append(f"missing: {slot.name} {shape}")
+        elif (there := tuple(shapes[spelled[slot.name]])) != shape:
+            lines.append(f"shape: {spelled[slot.name]} is {there}, the network has {shape}")
+        else:
+            names[key] = spelled[slot.name]
+    lines += [
+        f"no place for: {old} {tuple(shapes[old])}"
+        for name, old in spelled.items()
+        if name not in expected and not peer.ignores(name)
+    ]
+    return Fit(peer, network, model, names, lines)
+
+
+def told(lines: Sequence[str]) -> str:
+    """At most a screen of misfits."""
+    more = [f"... and {len(lines) - LINES} more"] if len(lines) > LINES else []
+    return "".join(f"\n  {line}" for line in [*lines[:LINES], *more])
 
 
 def leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, uint8
 
-from backbones.recipes import from_json, tuples
-from backbones.records import Checkpoint, Preprocessing
+from backbones.records import Checkpoint
+from backbones.weights import record
+from backbones.weights.header import Entry, read_header, read_tensors, short
 
 FORMAT = "backbones 1"
 
@@ -34,24 +33,38 @@ def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoi
         save_file(state, temporary, metadata)
 
 
+def describe(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry]]:
+    """What the file tells, and shape and type of its tensors; none is read yet. ValueError as `read`."""
+    told, header, _ = _open(path)
+    return told, header
+
+
 def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
     """What the file tells, and its tensors. ValueError for what is not a whole, unaltered file of ours."""
+    told, header, metadata = _open(path)
+    state = read_tensors(path, header)
+    if metadata.get("digest") != _digest(state, metadata["checkpoint"]):
+        raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
+    return told, state
+
+
+def _open(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry], dict[str, str]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}; give a .safetensors file that backbones wrote")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy it again, or train again") from None
+    header, metadata = read_header(path)
     if not metadata.get("format", "").startswith("backbones "):
         raise ValueError(f"{path} is a safetensors file of somebody else: it does not say which network it holds")
     if metadata["format"] != FORMAT:
-        raise ValueError(f"{path} has format {metadata['format']!r}, this version reads {FORMAT!r}; update backbones")
-    told_json = metadata.get("checkpoint", "")
-    if metadata.get("digest") != _digest(state, told_json):
-        raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
-    return _checkpoint(json.loads(told_json)), state
+        raise ValueError(
+            f"{path} has format {short(metadata['format'])}, this version reads {FORMAT!r}; update backbones"
+        )
+    try:
+        told = record.parse(
+            metadata.get("checkpoint", ""), max((max(e.shape, default=0) for e in header.values()), default=0)
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} does not tell which network it holds ({error}); use an intact copy") from None
+    return told, header, metadata
 
 
 @contextmanager
@@ -77,13 +90,3 @@ def _digest(state: Mapping[str, Tensor], told_json: str) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _checkpoint(told: dict[str, Any]) -> Checkpoint:
-    preprocessing, recipe = told["preprocessing"], told["recipe"]
-    records = {
-        "classes": tuple(told["classes"]),
-        "preprocessing": preprocessing and Preprocessing(**tuples(preprocessing)),
-        "recipe": recipe and from_json(recipe),
-    }
-    return Checkpoint(**{**told, **records})

@@ -1,0 +1,53 @@
+"""A variant and settings become a network."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from backbones.backbone import Backbone
+from backbones.dilation import set_output_stride
+from backbones.records import Variant
+
+AFTERWARDS: dict[str, Callable[[Backbone, Any], None]] = {
+    "global_pool": Backbone.set_global_pool,
+    "drop_path_mode": Backbone.set_drop_path_mode,
+    "output_stride": set_output_stride,
+    "bn_eps": Backbone.set_bn_eps,
+    "conv_bias": Backbone.set_conv_bias,
+}
+"""settings of every network, applied to the finished one"""
+
+
+def build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
+    """The network with these settings over its own; TypeError for a setting that the family does not have."""
+    shape = {"num_classes": variant.num_classes, "in_channels": variant.input_size[0]}
+    settings = {**shape, **variant.settings, **given}
+    for promise, reason in variant.cannot.items():
+        if settings.pop(promise, None):
+            raise NotImplementedError(f"{variant.name} cannot {promise}={given[promise]}: {reason}")
+    for key, word, lowest in (("num_classes", "num_classes", 0), ("in_channels", "in_chans", 1)):
+        if not isinstance(settings[key], int) or settings[key] < lowest:
+            raise ValueError(f"{word}={settings[key]!r}; give a whole number, {lowest} or more")
+    for key in ("drop_rate", "drop_path_rate"):
+        if not isinstance(settings.get(key, 0.0), int | float):
+            raise ValueError(f"{key}={settings[key]!r}; give a number")
+        if not 0 <= settings.get(key, 0.0) < 1:
+            raise ValueError(f"{key}={settings[key]}; give a probability from 0 to, not including, 1")
+    own = {key: value for key, value in settings.items() if key not in AFTERWARDS}
+    known = inspect.signature(variant.build).parameters.keys()
+    if unknown := own.keys() - known:
+        raise TypeError(f"{variant.name} has no setting {sorted(unknown)}; it has {sorted(known)}")
+    model: Backbone = variant.build(**own)
+    model.variant, model.settings = variant, settings
+    for key, change in AFTERWARDS.items():
+        if settings.get(key) is not None:
+            change(model, settings[key])
+    return model
+
+
+def build_on_meta(variant: Variant, given: Mapping[str, Any]) -> Backbone:
+    """The same with shapes and no values: it takes no memory."""
+    with torch.device("meta"):
+        return build(variant, given)

@@ -1,0 +1,198 @@
+"""The same logits as a peer's, proved: its file loaded here, and written back for it to load again."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.backbone import Backbone
+from backbones.factory import create_model, model_info, save
+from backbones.loading import networks, twins
+from backbones.weights.convert import Network, Peer
+
+SIDE = 97
+"""of the images, where the network reads so small ones: odd, so that paddings show"""
+APART = 1e-6
+"""of the range of its values, in float64: from here on a layer's outputs differ"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between two networks' logits for the same images."""
+
+    largest: float
+    mean: float
+    relative: float
+    """the largest over the range of the peer's logits"""
+    top1: float
+    """share of the images with the same class on top"""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was compared, and how far it was apart."""
+
+    ours: str
+    peer: str
+    theirs: str
+    settings: Mapping[str, object]
+    """of ours, that the peer's weights brought"""
+    images: tuple[int, ...]
+    fp64: Difference
+    fp32: Difference
+    tensors: int
+    """of the peer's, written back and loaded by it strictly"""
+    changed: int
+    """of these, not equal to the last bit"""
+    parts_at: str
+    """the first layer of ours whose output differs; "" if none does"""
+
+
+def partners(name: str, against: str) -> list[tuple[Peer, Network]]:
+    """The peer's networks with the function of `name`, or of its twins. LookupError where there are none."""
+    group = twins(model_info(name).name)
+    found = [(peer, n) for peer, n in networks(against) if n.ours in group]
+    exact = [(peer, n) for peer, n in found if n.ours == model_info(name).name]
+    if not found:
+        raise LookupError(f"{against} has no network of the function of {name}")
+    return exact or found
+
+
+def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = None, images: int = 2) -> Parity:
+    """Make the peer's network, save it as its users do, load that here, compare, write it back, compare the tensors.
+
+    Args:
+        peer: whose
+        network: which
+        weights: a file of the peer's; random weights and statistics by default
+        images: how many
+
+    Raises:
+        ImportError: the peer is not installed
+        ValueError: the file is not this network's
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = peer.create(network).eval()
+    with torch.device("meta"):
+        empty = create_model(network.ours)
+    batch = _images(theirs, empty, images, generator)
+    with TemporaryDirectory(prefix="backbones-") as folder, _quiet():
+        if weights is None:
+            randomise(theirs, batch, generator)
+        else:
+            peer.restore(theirs, Path(weights))
+        file = Path(folder, f"theirs{peer.suffix}")
+        peer.save(theirs, file)
+        before = {name: tensor.clone() for name, tensor in peer.tensors(theirs).items()}
+        asked: dict[str, Any] = {"source": f"{peer.name}:{network.name}"}
+        if network.kwargs:  # which the file does not tell
+            asked |= {"departures": (), **network.settings}
+        ours = create_model(network.ours, weights=file, **asked).eval()
+        back = Path(folder, f"back{peer.suffix}")
+        save(ours, back, to=peer.name)
+        after = peer.restore(theirs, back)
+        changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+    single = compare(ours, theirs, batch)
+    double = compare(ours.double(), theirs.double(), batch.double())
+    parted = parting(ours, theirs, peer, batch.double()) if double.relative > APART else ""
+    shape, settings = tuple(batch.shape), dict(network.settings)
+    return Parity(
+        network.ours, peer.name, network.name, settings, shape, double, single, len(before), len(changed), parted
+    )
+
+
+def compare(ours: nn.Module, theirs: nn.Module, images: Tensor) -> Difference:
+    """Both networks' logits for the same images."""
+    with torch.inference_mode():
+        mine, other = ours(images), theirs(images)
+    apart, span = (mine - other).abs(), float(other.max() - other.min())
+    same = float((mine.argmax(1) == other.argmax(1)).double().mean())
+    return Difference(float(apart.max()), float(apart.mean()), float(apart.max()) / span, same)
+
+
+def parting(ours: Backbone, theirs: nn.Module, peer: Peer, images: Tensor) -> str:
+    """The first of our layers, as they run, whose output is not that of its partner."""
+    partner = {key.rpartition(".")[0]: slot.name.rpartition(".")[0] for key, slot in peer.slots(ours).items()}
+    mine, other = _outputs(ours, images), _outputs(theirs, images)
+    for name, out in mine.items():
+        twin = other.get(partner.get(name, ""))
+        if twin is not None and twin.numel() == out.numel():
+            gap = (out.flatten() - twin.flatten()).abs().max()
+            if float(gap) > APART * float(twin.max() - twin.min()):
+                return name
+    return "between layers" if mine else ""
+
+
+def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> None:
+    """Random weights that keep signals alive through any depth, and statistics and affine values of no pattern.
+
+    Every batch norm first learns the statistics of the images, so that nothing vanishes or overflows.
+    """
+    norms: list[Any] = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for layer in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        if layer.bias is not None:
+            layer.bias.data.uniform_(-0.1, 0.1, generator=generator)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.weight.data.uniform_(0.5, 1.0, generator=generator)
+        norm.bias.data.uniform_(-0.2, 0.2, generator=generator)
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval().momentum = momentum
+        spread = norm.running_var.sqrt()
+        norm.running_mean += 0.1 * spread * torch.randn(spread.shape, generator=generator)
+        norm.running_var *= torch.empty(spread.shape).uniform_(0.8, 1.25, generator=generator)
+
+
+def _images(theirs: nn.Module, ours: Backbone, count: int, generator: torch.Generator) -> Tensor:
+    """Small ones that are not square where the peer reads them, else of its own size."""
+    channels, height, width = ours.variant.input_size
+    small = max(ours.min_size, min(height, SIDE))
+    for size in ((small, small + 5), (height, width)):
+        images = torch.randn(count, channels, *size, generator=generator)
+        try:
+            with torch.no_grad():
+                theirs(images[:1])
+            return images
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+    raise ValueError(f"the peer's network does not read images of {height}x{width}")
+
+
+def _outputs(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Of every layer that has none in it, in the order in which they run."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> object:
+        return lambda _module, _inputs, out: outputs.setdefault(name, out)
+
+    leaves = {name: m for name, m in module.named_modules() if not [*m.children()]}
+    handles = [m.register_forward_hook(keep(name)) for name, m in leaves.items()]
+    with torch.inference_mode():
+        module(images)
+    for handle in handles:
+        handle.remove()
+    return {name: out for name, out in outputs.items() if isinstance(out, Tensor)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log lines of loading: what they say is in the report."""
+    log = logging.getLogger("backbones")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
