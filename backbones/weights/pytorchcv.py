@@ -1,7 +1,7 @@
 """pytorchcv's networks: what they are here, and its names of our layers; those that branch: `pytorchcv_inception`.
 
 Not listed are its second names of a network: for CIFAR-100 and SVHN, where the classifier is another, and `c` for the
-other weights of `efficientnet_b0b` to `b7b`.
+other weights of `efficientnet_b0b` to `b7b`. A name with a dot is a constructor's: "module.function" or "module.Class".
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,12 +23,12 @@ WRN = {"18_x1_5": (96, 18), "18_x2": (128, 18), "18_x3": (192, 18), "34_x1_5": (
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-def wide_stages(width: int, depth: int) -> list[list[int]]:
+def wide(width: int, depth: int) -> list[list[int]]:
     """Channels of every unit: `width` in the first stage, twice as many in each that follows."""
     return [[width << stage] * units for stage, units in enumerate(BLOCKS[depth])]
 
 
-def dense_stages(channels: int, growth: int, layers: Sequence[int]) -> list[list[int]]:
+def dense(channels: int, growth: int, layers: Sequence[int]) -> list[list[int]]:
     """Channels after every unit, each stage from the second on beginning with half of those before it."""
     stages: list[list[int]] = []
     for units in layers:
@@ -37,9 +37,21 @@ def dense_stages(channels: int, growth: int, layers: Sequence[int]) -> list[list
     return stages
 
 
+def resnext(ours: str, depth: int, cardinality: int, width: int, module: str = "resnext", **more: int) -> Network:
+    kwargs = {"blocks": depth, "cardinality": cardinality, "bottleneck_width": width, **more}
+    return Network(f"{module}.get_{module}", ours, kwargs=kwargs)
+
+
+def wide_on_cifar(depth: int, k: int) -> Network:
+    kwargs = {"num_classes": 10, "blocks": depth, "width_factor": k}
+    return Network("wrn_cifar.get_wrn_cifar", f"wrn_{depth}_{k}", kwargs=kwargs)
+
+
+B = {"shortcut": "B"}
+SMALL = {"num_classes": 10, "bottleneck": False}
 BASIC = {"init_block_channels": 64, "bottleneck": False, "conv1_stride": True}
-DENSENET_264 = {"channels": dense_stages(64, 32, (6, 12, 64, 48)), "init_block_channels": 64}
-DENSENET_C_40 = {"channels": dense_stages(16, 12, (12, 12, 12)), "init_block_channels": 16, "bottleneck": False}
+DENSENET_264 = {"channels": dense(64, 32, (6, 12, 64, 48)), "init_block_channels": 64}
+DENSENET_C_40 = {"channels": dense(16, 12, (12, 12, 12)), "init_block_channels": 16, "bottleneck": False}
 SHALLOW = {"channels": [[32], [64], [128] * 2, [256] * 2, [512], [1024] * 2], "first_stage_stride": False}
 
 NETWORKS = (
@@ -49,7 +61,7 @@ NETWORKS = (
     *(Network(f"resnet{depth}", f"resnet{depth}.tv") for depth in (18, 34)),
     *(Network(f"resnet{depth}", f"resnet{depth}") for depth in (50, 101, 152)),
     *(Network(f"resnet{depth}b", f"resnet{depth}.tv") for depth in (50, 101, 152)),
-    *(Network(f"resnet{depth}_cifar10", f"resnet{depth}_cifar", {"shortcut": "B"}) for depth in (20, 56, 110, 1202)),
+    *(Network(f"resnet{depth}_cifar10", f"resnet{depth}_cifar", B) for depth in (20, 56, 110, 1202)),
     *(Network(f"resnext{size}", f"resnext{size}") for size in ("50_32x4d", "101_32x4d", "101_64x4d")),
     Network("resnext29_16x64d_cifar10", "resnext29_16x64d_cifar"),
     *(Network(f"seresnet{depth}", f"se_resnet{depth}", {"caffe_pool": False}) for depth in (50, 101, 152)),
@@ -64,60 +76,20 @@ NETWORKS = (
     Network("squeezenet_v1_0", "squeezenet1_0"),
     Network("squeezenet_v1_1", "squeezenet1_1"),
     Network("squeezeresnet_v1_0", "squeezenet1_0_simple_bypass"),
-    Network("squeezeresnet_v1_1", "squeezenet1_1", {"bypass": "simple"}),
     Network("xception", "xception.timm"),
     *(Network(f"mobilenet{width}", f"mobilenet_v1{x}", MOBILE) for width, x in WIDTHS.items()),
     *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv") for size in range(5)),
     *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv", {"bn_eps": 1e-5}) for size in range(5, 8)),
     *(Network(f"efficientnet_b{size}b", f"efficientnet_b{size}") for size in range(8)),  # at square images
     *inception.NETWORKS,
-    *(
-        Network(
-            "resnet_cifar.get_resnet_cifar",
-            f"resnet{depth}_cifar",
-            {"shortcut": "B"},
-            {"num_classes": 10, "blocks": depth, "bottleneck": False},
-        )
-        for depth in (32, 44)
-    ),
-    *(
-        Network(
-            "resnext.get_resnext",
-            f"resnext{depth}_{c}x{d}d",
-            kwargs={"blocks": depth, "cardinality": c, "bottleneck_width": d},
-        )
-        for depth, templates in TEMPLATES.items()
-        for c, d in templates
-    ),
-    Network(
-        "resnext.get_resnext",
-        "resnext101_32x8d.tv",
-        kwargs={"blocks": 101, "cardinality": 32, "bottleneck_width": 8},
-    ),
-    *(
-        Network(
-            "resnext_cifar.get_resnext_cifar",
-            f"resnext29_{c}x64d_cifar",
-            kwargs={"num_classes": 10, "blocks": 29, "cardinality": c, "bottleneck_width": 64},
-        )
-        for c in (1, 8)
-    ),
-    *(
-        Network(
-            "wrn_cifar.get_wrn_cifar",
-            f"wrn_{depth}_{width}",
-            kwargs={"num_classes": 10, "blocks": depth, "width_factor": width},
-        )
-        for depth, width in WRN_CIFAR
-    ),
-    *(
-        Network("resnet.ResNet", f"wrn_{size}", kwargs={"channels": wide_stages(*first), **BASIC})
-        for size, first in WRN.items()
-    ),
-    *(
-        Network("resnext.get_resnext", ours, kwargs={"blocks": depth, "cardinality": 1, "bottleneck_width": 128})
-        for depth, ours in ((50, "wide_resnet50_2"), (101, "wide_resnet101_2.tv"))
-    ),
+    *(Network("resnet_cifar.get_resnet_cifar", f"resnet{d}_cifar", B, {**SMALL, "blocks": d}) for d in (32, 44)),
+    *(resnext(f"resnext{depth}_{c}x{d}d", depth, c, d) for depth in (50, 101) for c, d in TEMPLATES[depth]),
+    resnext("resnext101_32x8d.tv", 101, 32, 8),
+    resnext("wide_resnet50_2", 50, 1, 128),
+    resnext("wide_resnet101_2.tv", 101, 1, 128),
+    *(resnext(f"resnext29_{c}x64d_cifar", 29, c, 64, "resnext_cifar", num_classes=10) for c in (1, 8)),
+    *(wide_on_cifar(depth, k) for depth, k in WRN_CIFAR),
+    *(Network("resnet.ResNet", f"wrn_{x}", kwargs={**BASIC, "channels": wide(*first)}) for x, first in WRN.items()),
     Network("densenet.DenseNet", "densenet264", kwargs=DENSENET_264),
     Network("densenet_cifar.CIFARDenseNet", "densenet_c_40_12_cifar", kwargs=DENSENET_C_40),
     Network("mobilenet.MobileNet", "mobilenet_v1_shallow", MOBILE, SHALLOW),
@@ -236,16 +208,20 @@ def efficientnet(model: Backbone) -> Iterator[str]:
 
 
 def _create(network: Network) -> nn.Module:
-    """By name, or by its constructor: "module.function" or "module.Class"."""
+    """By its name, or by its constructor's."""
     module, dot, constructor = network.name.rpartition(".")
     if not dot:
-        made: nn.Module = import_module("pytorchcv.model_provider").get_model(network.name, **network.kwargs)
-    else:
-        made = getattr(import_module(f"pytorchcv.models.{module}"), constructor)(**network.kwargs)
-    return made
+        return import_module("pytorchcv.model_provider").get_model(network.name)
+    return getattr(import_module(f"pytorchcv.models.{module}"), constructor)(**network.kwargs)
 
 
-PYTORCHCV = Peer(
+class PyTorchCV(Peer):
+    def image_sizes(self, theirs: Any) -> Sequence[tuple[int, int]]:
+        """Square: small ones where the last pooling is over the whole map, else those of its own size."""
+        return ((97, 97), theirs.in_size)
+
+
+PYTORCHCV = PyTorchCV(
     name="pytorchcv",
     networks=NETWORKS,
     layers={

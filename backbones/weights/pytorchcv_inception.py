@@ -1,4 +1,7 @@
-"""pytorchcv's Inception networks and NASNet: what they are here, and its names of the layers of modules that branch."""
+"""pytorchcv's Inception networks and NASNet: what they are here, and its names of the layers of modules that branch.
+
+It pads BN-Inception and NASNet as ours does only for images of its own size, and of one pixel more or less.
+"""
 
 from collections.abc import Iterator
 
