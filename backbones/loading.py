@@ -235,6 +235,8 @@ def export(model: Backbone, path: str | PathLike[str], to: str) -> None:
         raise LookupError(
             f"{to} has no network with the function of this {model.variant.name}" + (f", but {needs}" if needs else "")
         )
+    wanted = "".join(f", {key}={value!r}" for key, value in own[0].kwargs.items())
+    log.info("%s: as %s's %s%s", model.variant.name, to, own[0].name, wanted)
     state = model.state_dict()
     peer.write(Path(path), {slot.name: slot.there(state[key]) for key, slot in peer.slots(model).items()}, own[0])
 
@@ -259,10 +261,11 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
     group = twins(wish.variant.name)
     candidates = [(peer, n) for peer, n in networks(wish.source or source.network) if n.ours in group]
     if not candidates:
-        others = sorted({n.ours for _, n in networks(wish.source or source.network)})
+        held = sorted({n.ours for _, n in networks(wish.source or source.network)})
         raise ValueError(
-            f"{source.said}: {wish.source or source.network or 'no library whose files are read'} is not "
-            f"{wish.variant.name}" + (f", but {' or '.join(others)}" if len(others) < 4 else "")
+            f"{source.said}: these are the weights of {held[0]}, not of {wish.variant.name}"
+            if len(held) == 1
+            else f"{source.said}: no {wish.source or 'library whose files are read'} has {wish.variant.name}"
         )
     if wish.insists:  # on the named network, whatever else has these shapes
         candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
@@ -270,7 +273,7 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
     fits = [fit(shapes, peer, network, _on_meta(network.ours, own)) for peer, network in candidates]
     whole = [f for f in fits if not f.misfits]
     whole = [f for f in whole if not f.network.kwargs] or whole
-    functions = {(f.network.ours, *sorted(f.network.settings.items())): f for f in reversed(whole)}
+    functions = {(f.network.ours, *sorted({**f.network.settings, "aux": None}.items())): f for f in reversed(whole)}
     named = "." in wish.name or wish.name in wish.variant.aliases
     allowed = [f for f in functions.values() if f.network.ours == wish.variant.name or not named]
     if len(allowed) == 1:
@@ -326,7 +329,7 @@ def _why(wish: Wish, shapes: Mapping[str, Sequence[int]], fits: Sequence[Fit], w
             f"or insist on other weights for {wish.name} with departures=()"
         )
     best = min(fits, key=lambda f: len(f.misfits))
-    others = {f.network.ours: f for f in guess(shapes)}
+    others = {f.network.ours: f for f in reversed(guess(shapes))}
     reason = " or ".join(f"{f.peer.name}'s {f.network.name}: use {name!r}" for name, f in others.items())
     return (
         f"{len(best.misfits)} misfits with {best.peer.name}'s {best.network.name}"

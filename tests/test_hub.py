@@ -157,7 +157,7 @@ def test_a_silent_hub_is_given_up(server: Server, client: Client) -> None:
 
 
 def test_two_processes_fetch_one_file(server: Server, client: Client) -> None:
-    server.add_repo("me/net", {hub.WEIGHTS: Page(BODY, pause=0.01), hub.CONFIG: Page(CONFIG)})
+    server.add_repo("me/net", {hub.WEIGHTS: Page(BODY, pause=0.05), hub.CONFIG: Page(CONFIG)})
     one, two = (ended(process) for process in [client.start("me/net"), client.start("me/net")])
     assert one == two
     assert Path(one["path"]).read_bytes() == BODY

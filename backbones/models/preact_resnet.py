@@ -237,15 +237,16 @@ for depth in BLOCKS:
     )  # the others are this paper's unit at its predecessor's depths
     claims = (MAPS, *ERRORS.get(depth, ()))
     register(Variant(f"preact_resnet{depth}", PreActResNet, PAPER, settings, claims, recipe=recipe))
-    if 50 <= depth <= 152:
+    if depth <= 152:
+        late = {"stride_in": "3x3"} if depth >= BOTTLENECK_FROM else {}
         register(
             Variant(
                 f"preact_resnet{depth}.timm",
                 PreActResNet,
                 PAPER,
-                {**settings, "stride_in": "3x3", "norm_in_stem": False},
+                {**settings, **late, "norm_in_stem": False},
                 recipe=recipe,
-                departures=(replace(STRIDE_IN_3X3, section="1512.03385, Table 1"), POOL_FIRST),
+                departures=(*([replace(STRIDE_IN_3X3, section="1512.03385, Table 1")] if late else ()), POOL_FIRST),
                 aliases=(f"resnetv2_{depth}",),
             )
         )

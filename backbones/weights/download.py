@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from ssl import SSLError
@@ -32,23 +33,15 @@ def download(url: str, path: Path, sha256: str) -> str:
         ValueError: the file is not the one asked for
     """
     _refuse_insecure(url)
+    if path.exists():  # also where nobody may write
+        return verify(path, sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            log.info("downloading %s", url)
-            if not sha256:  # what was cut may be of another file
-                part.unlink(missing_ok=True)
-            _receive(url, part)
-            if not (found := digest(part)).startswith(sha256):
-                part.unlink()
-                raise ValueError(
-                    f"{url} came with sha256 {found[:8]}..., its publisher says {sha256}...; "
-                    "nothing was kept; try again, or give a file"
-                )
-            _put(part, path)
-            return found
-    return verify(path, sha256)
+    part, lock = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "lock"))
+    with FileLock(lock):
+        found = verify(path, sha256) if path.exists() else _fetch(url, path, part, sha256)
+        with suppress(OSError):  # nobody needs it once the file is there; Windows keeps what is open
+            lock.unlink()
+    return found
 
 
 def verify(path: Path, sha256: str) -> str:
@@ -67,10 +60,22 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put(part: Path, path: Path) -> None:
+def _fetch(url: str, path: Path, part: Path, sha256: str) -> str:
+    """Fill `part`, compare it, flush it to the disk, and put it in place."""
+    log.info("downloading %s", url)
+    if not sha256:  # what was cut may be of another file
+        part.unlink(missing_ok=True)
+    _receive(url, part)
+    if not (found := digest(part)).startswith(sha256):
+        part.unlink()
+        raise ValueError(
+            f"{url} came with sha256 {found[:8]}..., its publisher says {sha256}...; "
+            "nothing was kept; try again, or give a file"
+        )
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
+    return found
 
 
 def _receive(url: str, part: Path) -> None:
@@ -82,6 +87,7 @@ def _receive(url: str, part: Path) -> None:
             got, total = _connect(url, part, have)
             cut = f"after {got:,} of {total:,} bytes"
         except HTTPError as error:
+            error.close()
             if error.code == 416 and have:  # more than the server has
                 part.unlink()
                 continue
@@ -131,7 +137,11 @@ class _Redirects(HTTPRedirectHandler):
     """Redirects to https only."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
-        _refuse_insecure(newurl)
+        try:
+            _refuse_insecure(newurl)
+        except ValueError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

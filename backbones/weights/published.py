@@ -68,7 +68,7 @@ def published(names: Iterable[str]) -> list[Published]:
     """All that fits one of these networks of ours, torchvision's first; the network is not asked."""
     names = set(names)
     tv = [w for n in torchvision.NETWORKS if n.ours in names and not n.kwargs for w in _torchvision(n)]
-    by_timm = [w for n in timm.NETWORKS if n.ours in names for w in _timm(n)]
+    by_timm = [w for n in timm.NETWORKS if n.ours in names and not n.kwargs for w in _timm(n)]
     count = Counter(w.short for w in tv + by_timm)
     return [w if count[w.short] == 1 else replace(w, weights=w.full) for w in tv + by_timm]
 
@@ -149,22 +149,20 @@ def of_timm(network: Network, tag: str, place: Repo, told: Mapping[str, Any]) ->
 
 def _preprocessing(told: Mapping[str, Any]) -> Preprocessing:
     """From timm's words for it."""
-    lists = {key: told.get(key) for key in ("input_size", "mean", "std")}
-    for key, values in lists.items():
-        if not isinstance(values, list | tuple) or len(values) != 3:
-            raise ValueError(f"{key}={values!r}; three numbers were expected")
-    channels, height, width = (int(_number(v, "input_size", 1, 10_000)) for v in told["input_size"])
+    channels, height, width = map(int, _numbers(told, "input_size", 3, 1, 10_000))
+    mean, std = _numbers(told, "mean", channels, -1000, 1000), _numbers(told, "std", channels, 1e-6, 1000)
     interpolation = told.get("interpolation", "bilinear")
     if interpolation not in ("bilinear", "bicubic", "nearest"):
         raise ValueError(f"interpolation={interpolation!r}; bilinear, bicubic or nearest was expected")
-    return Preprocessing(
-        channels,
-        (height, width),
-        tuple(_number(v, "mean", -1000, 1000) for v in told["mean"]),
-        tuple(_number(v, "std", 1e-6, 1000) for v in told["std"]),
-        interpolation,
-        _number(told.get("crop_pct", 1.0), "crop_pct", 0.01, 10),
-    )
+    crop = _number(told.get("crop_pct", 1.0), "crop_pct", 0.01, 10)
+    return Preprocessing(channels, (height, width), mean, std, interpolation, crop)
+
+
+def _numbers(told: Mapping[str, Any], key: str, count: int, low: float, high: float) -> tuple[float, ...]:
+    values = told.get(key)
+    if not isinstance(values, list) or len(values) != count:
+        raise ValueError(f"{key}={values!r}; a list of {count} was expected")
+    return tuple(_number(value, key, low, high) for value in values)
 
 
 def _number(value: Any, key: str, low: float, high: float) -> float:
@@ -181,6 +179,7 @@ def twins(name: str) -> list[str]:
 
 def classes(weights: Published) -> tuple[str, ...]:
     """The names of the classes, where they are ImageNet-1k's."""
-    if weights.num_classes != 1000 or not (weights.peer == "torchvision" or weights.tag.endswith("in1k")):
+    by_timm = isinstance(weights.place, Repo) and weights.place.id.startswith("timm/") and weights.tag.endswith("in1k")
+    if weights.num_classes != 1000 or not (by_timm or weights.peer == "torchvision"):
         return ()
     return tuple(_enum("resnet50").DEFAULT.meta["categories"])

@@ -67,6 +67,7 @@ NETWORKS = (
     *(Network(f"seresnet{depth}", f"se_resnet{depth}", {"caffe_pool": False}) for depth in (50, 101, 152)),
     *(Network(f"seresnet{depth}b", f"se_resnet{depth}.timm") for depth in (50, 101, 152)),
     *(Network(f"seresnext{depth}_32x4d", f"se_resnext{depth}_32x4d.timm") for depth in (50, 101)),
+    Network("senet154", "senet154.timm"),
     *(Network(f"wrn{depth}_{width}_cifar10", f"wrn_{depth}_{width}") for depth, width in ((16, 10), (28, 10), (40, 8))),
     *(Network(f"densenet{depth}", f"densenet{depth}") for depth in (121, 161, 169, 201)),
     *(
@@ -76,7 +77,6 @@ NETWORKS = (
     Network("squeezenet_v1_0", "squeezenet1_0"),
     Network("squeezenet_v1_1", "squeezenet1_1"),
     Network("squeezeresnet_v1_0", "squeezenet1_0_simple_bypass"),
-    Network("xception", "xception.timm"),
     *(Network(f"mobilenet{width}", f"mobilenet_v1{x}", MOBILE) for width, x in WIDTHS.items()),
     *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv") for size in range(5)),
     *(Network(f"efficientnet_b{size}", f"efficientnet_b{size}.tv", {"bn_eps": 1e-5}) for size in range(5, 8)),
@@ -97,7 +97,6 @@ NETWORKS = (
 
 ALEXNET = ("stage1.unit1", "stage2.unit1", "stage3.unit1", "stage3.unit2", "stage3.unit3")
 FULLY_CONNECTED = ("output.fc1.fc", "output.fc2.fc", "output.fc3")
-SEPARABLE = ("conv.dw_conv", "conv.pw_conv", "bn")
 
 
 def units(model: Backbone) -> Iterator[tuple[str, Any]]:
@@ -121,8 +120,23 @@ def vgg(model: Backbone) -> Iterator[str]:
 
 
 def resnet(model: Backbone) -> Iterator[str]:
-    """ResNet, ResNeXt and, where branches end with a gate, SENet."""
     yield from normed("features.init_block" + (".conv" if convs(model.stem)[0].kernel_size == (7, 7) else ""))
+    yield from residual(model)
+    yield "output"
+
+
+def senet(model: Backbone) -> Iterator[str]:
+    """SENet-154 begins with three convolutions; the others are ResNet and ResNeXt but for their gates."""
+    if len(convs(model.stem)) == 1:
+        yield from resnet(model)
+        return
+    yield from normed(*(f"features.init_block.conv{i}" for i in (1, 2, 3)))
+    yield from residual(model)
+    yield "output.fc"
+
+
+def residual(model: Backbone) -> Iterator[str]:
+    """Its blocks, where the convolutions of a gate are inside."""
     for at, block in units(model):
         own = [layer for layer in block.branch if isinstance(layer, nn.Conv2d)]
         yield from normed(*(f"{at}.body.conv{i}" for i in range(1, len(own) + 1)))
@@ -130,7 +144,6 @@ def resnet(model: Backbone) -> Iterator[str]:
             yield from (f"{at}.se.conv1", f"{at}.se.conv2")
         if holds(block.shortcut):
             yield from normed(f"{at}.identity_conv")
-    yield "output"
 
 
 def wide_resnet(model: Backbone) -> Iterator[str]:
@@ -171,21 +184,6 @@ def squeezenet(model: Backbone) -> Iterator[str]:
     for at, _ in units(model):
         yield from (f"{at}.{layer}.conv" for layer in ("squeeze", "expand1x1", "expand3x3"))
     yield "output.final_conv"
-
-
-def xception(model: Backbone) -> Iterator[str]:
-    yield from normed("features.init_block.conv1", "features.init_block.conv2")
-    last = 0
-    for at, block in units(model):
-        if not hasattr(block, "branch"):
-            last += 1
-            yield from (f"features.final_block.conv{last}.{layer}" for layer in SEPARABLE)
-            continue
-        for i in range(1, len(convs(block.branch)) // 2 + 1):
-            yield from (f"{at}.body.block{i}.{layer}" for layer in SEPARABLE)
-        if holds(block.shortcut):
-            yield from normed(f"{at}.identity_conv")
-    yield "output"
 
 
 def mobilenet_v1(model: Backbone) -> Iterator[str]:
@@ -229,11 +227,10 @@ PYTORCHCV = PyTorchCV(
         "vgg": vgg,
         "resnet": resnet,
         "resnext": resnet,
-        "senet": resnet,
+        "senet": senet,
         "wide_resnet": wide_resnet,
         "densenet": densenet,
         "squeezenet": squeezenet,
-        "xception": xception,
         "mobilenet_v1": mobilenet_v1,
         "efficientnet": efficientnet,
         **inception.LAYERS,

@@ -1,6 +1,6 @@
-"""pytorchcv's Inception networks and NASNet: what they are here, and its names of the layers of modules that branch.
+"""pytorchcv's Inceptions, Xception and NASNet: what they are here, and its names of the layers of modules that branch.
 
-It pads BN-Inception and NASNet as ours does only for images of its own size, and of one pixel more or less.
+BN-Inception and NASNet are padded there as here for images of its own size (or of the odd and even neighbour) only.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,13 @@ NETWORKS = (
     Network("inceptionv3", "inception_v3.tv", {"aux": False}),
     Network("inceptionv4", "inception_v4.timm"),
     Network("inceptionresnetv2", "inception_resnet_v2.slim"),
+    Network("xception", "xception.timm"),
     Network("nasnet_4a1056", "nasnet_a_4_1056", {"aux": False}),
     Network("nasnet_6a4032", "nasnet_a_6_4032", {"aux": False}),
     Network("nasnet.get_nasnet", "nasnet_a_7_1920", {"aux": False}, NASNET_7_1920),
 )
+
+SEPARABLE = ("conv.dw_conv", "conv.pw_conv", "bn")
 
 Module = tuple[str, ...]
 """its convolutions, in the order of the branches"""
@@ -105,6 +108,22 @@ def inception_resnet(model: Backbone) -> Iterator[str]:
     yield "output.fc"
 
 
+def xception(model: Backbone) -> Iterator[str]:
+    yield from normed("features.init_block.conv1", "features.init_block.conv2")
+    last = 0
+    for stage, index, block in blocks(model):
+        at = f"features.stage{stage + 1}.unit{index + 1}"
+        if not hasattr(block, "branch"):
+            last += 1
+            yield from (f"features.final_block.conv{last}.{layer}" for layer in SEPARABLE)
+            continue
+        for i in range(1, len(convs(block.branch)) // 2 + 1):
+            yield from (f"{at}.body.block{i}.{layer}" for layer in SEPARABLE)
+        if holds(block.shortcut):
+            yield from normed(f"{at}.identity_conv")
+    yield "output"
+
+
 def nasnet(model: Backbone) -> Iterator[str]:
     yield from normed("features.init_block")
     for stage, index, cell in blocks(model):
@@ -119,7 +138,7 @@ def nasnet(model: Backbone) -> Iterator[str]:
         for number, operation in enumerate(cell.operations):
             side = f"{at}.comb{number // 2}_{'right' if number % 2 else 'left'}"
             for i in (1, 2) if holds(operation) else ():
-                yield from (f"{side}.conv{i}.conv.dw_conv", f"{side}.conv{i}.conv.pw_conv", f"{side}.conv{i}.bn")
+                yield from (f"{side}.conv{i}.{layer}" for layer in SEPARABLE)
     yield "output.fc"
 
 
@@ -128,5 +147,6 @@ LAYERS: dict[str, Layers] = {
     "inception_v3": inception_v3,
     "inception_v4": inception_v4,
     "inception_resnet": inception_resnet,
+    "xception": xception,
     "nasnet": nasnet,
 }

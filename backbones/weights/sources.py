@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 PREFIXES = ("tv:", "timm:", "hf:")
-"""with which `weights=` names no file"""
+"""of what `weights=` takes and is no file"""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,10 @@ def fetch(weights: Published | Repo) -> Fetched:
             path, origin = _checkpoint(weights.place), weights.place
             sha256 = download(origin, path, _stated_sha256(path.name))
     except ConnectionError as error:
-        here = (
-            ", ".join(w.weights for w in published(twins(weights.network.partition(".")[0])) if cached(w))
-            or "none that fit"
-        )
+        fitting = published(twins(weights.network.partition(".")[0]))
+        here = ", ".join(w.weights for w in fitting if cached(w)) or "no others that fit"
         raise ConnectionError(
-            f"{weights.network} {weights.weights}: {error}; this machine has {here}; take those, or give a file"
+            f"{weights.network} {weights.weights}: {error}; this machine has {here}; a file may be given instead"
         ) from None
     return Fetched(path, f"{origin} sha256 {sha256}", weights, _labels({}, weights))
 
