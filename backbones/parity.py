@@ -84,7 +84,7 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         theirs = peer.create(network).eval()
     with torch.device("meta"):
         empty = create_model(network.ours)
-    batch = _images(theirs, empty, images, generator)
+    batch = _images(peer, theirs, empty, images, generator)
     with TemporaryDirectory(prefix="backbones-") as folder, _quiet():
         if weights is None:
             randomise(theirs, batch, generator)
@@ -157,11 +157,11 @@ def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> 
         norm.running_var *= torch.empty(spread.shape).uniform_(0.8, 1.25, generator=generator)
 
 
-def _images(theirs: nn.Module, ours: Backbone, count: int, generator: torch.Generator) -> Tensor:
-    """Small ones that are not square where the peer reads them, else of its own size."""
+def _images(peer: Peer, theirs: nn.Module, ours: Backbone, count: int, generator: torch.Generator) -> Tensor:
+    """Small ones that are not square where the peer reads them, else of our own size; or of the peer's choice."""
     channels, height, width = ours.variant.input_size
     small = max(ours.min_size, min(height, SIDE))
-    for size in ((small, small + 5), (height, width)):
+    for size in peer.image_sizes(theirs) or ((small, small + 5), (height, width)):
         images = torch.randn(count, channels, *size, generator=generator)
         try:
             with torch.no_grad():

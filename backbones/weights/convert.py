@@ -101,6 +101,10 @@ class Peer:
         """Whether a tensor of theirs is no weight of the network."""
         return False
 
+    def image_sizes(self, theirs: nn.Module) -> Sequence[tuple[int, int]]:
+        """Heights and widths at which its network is compared with ours, the first that it reads; () leaves it open."""
+        return ()
+
     def constant(self, key: str, shape: torch.Size) -> Tensor | None:
         """What a tensor of ours holds where the peer's file has none; None if it must be there."""
         return torch.zeros(shape, dtype=torch.long) if key.endswith("num_batches_tracked") else None
