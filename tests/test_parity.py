@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from backbones import create_model, list_models, model_info
+from backbones.build import build_on_meta
 from backbones.catalog import load
 from backbones.parity import compare, parting, partners, prove, randomise
 from backbones.weights.convert import Network, Peer
@@ -40,6 +41,17 @@ def test_a_peers_file_gives_its_logits_and_comes_back(peer: Peer, network: Netwo
     assert report.fp64.top1 == 1
     assert (report.changed, report.parts_at) == (0, "")
     assert report.tensors > 0
+
+
+@pytest.mark.parametrize(("peer", "network"), [c for c in CASES if c[0].suffix == ".pth"])
+def test_every_tensor_of_a_peer_has_its_partner(peer: Peer, network: Network) -> None:
+    """By name and shape, of every network, without values."""
+    with torch.device("meta"):
+        theirs = peer.create(network).state_dict()
+    ours = build_on_meta(model_info(network.ours), network.settings)
+    state = ours.state_dict()
+    mine = {slot.name: tuple(slot.there(state[key]).shape) for key, slot in peer.slots(ours).items()}
+    assert mine == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
 
 
 def test_every_partner_is_a_network_of_ours() -> None:
