@@ -1,7 +1,7 @@
 """The same logits as a peer's, proved: its file loaded here, and written back for it to load again."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -176,8 +176,12 @@ def _outputs(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Of every layer that has none in it, in the order in which they run."""
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
-        return lambda _module, _inputs, out: outputs.setdefault(name, out)
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, out: object) -> None:
+            if isinstance(out, Tensor):
+                outputs.setdefault(name, out.clone())  # the first, and before an activation changes it in place
+
+        return hook
 
     leaves = {name: m for name, m in module.named_modules() if not [*m.children()]}
     handles = [m.register_forward_hook(keep(name)) for name, m in leaves.items()]
@@ -185,7 +189,7 @@ def _outputs(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
         module(images)
     for handle in handles:
         handle.remove()
-    return {name: out for name, out in outputs.items() if isinstance(out, Tensor)}
+    return outputs
 
 
 @contextmanager
