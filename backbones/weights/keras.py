@@ -5,7 +5,8 @@ columns, channels. The networks from Caffe read blue first: their first filters 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ class KerasPeer(Peer):
         """In the order of Keras' own files, by which it loads them."""
         graph = self.layers[family(model)](model)
         assert isinstance(graph, Graph)
-        ours, theirs = list(leaves(model)), graph if model.num_classes else graph[:-1]
+        ours = [(name, module) for name, module in leaves(model) if not name.startswith("aux.")]  # Keras has no such
+        theirs = graph if model.num_classes else graph[:-1]
         found = {}
         for number, ((name, module), layer) in enumerate(zip(ours, theirs, strict=True)):
             blue_first = number == 0 and model.in_channels == 3 and family(model) in BLUE_FIRST
@@ -161,40 +163,34 @@ class KerasNetwork(nn.Module):
 
     def __init__(self, network: Network, dtype: str = "float32") -> None:
         super().__init__()
-        self.network = network
-        self.keras = _built(network, dtype)
-        self._variables = {
-            f"{layer.name}/{variable.name}": variable for layer in self.keras.layers for variable in layer.weights
-        }
-        weights = {layer.name: [v.path for v in layer.weights] for layer in self.keras.layers}
-        spelled = keras_files.canonical(
-            (f"{layer}/{path}" for layer, paths in weights.items() for path in paths),
-            {layer: {"weight_names": paths} for layer, paths in weights.items()},
-        )
-        self._names = dict(zip(spelled.values(), self._variables.values(), strict=True))
-        for name, tensor in normalisation(network).items():
-            self._names[name].assign(tensor)
-        for layer in self.keras.layers:
-            if hasattr(layer, "finalize_state"):
-                layer.finalize_state()
+        self.network, self.dtype = network, dtype
+        with _computing(dtype):
+            self.keras = _built(network)
+        variables = {f"{layer.name}/{v.path}": v for layer in self.keras.layers for v in layer.weights}
+        told = {layer.name: {"weight_names": [v.path for v in layer.weights]} for layer in self.keras.layers}
+        spelled = keras_files.canonical(variables, told)
+        self.variables = {spelled[path]: variable for path, variable in variables.items()}
+        self.load_state_dict(normalisation(network), strict=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        expected = PREPROCESSING[self.network.name]
-        if self.network.name.startswith("EfficientNet"):
-            std, mean = (images.new_tensor(v).view(-1, 1, 1) for v in (expected.std, expected.mean))
-            images = (images * std + mean) * 255
-        elif expected.mean == MODES["caffe"][0]:
+        if "normalization/mean" in self.variables:  # which it does once more
+            mean, variance = (self.variables[f"normalization/{v}"].value.view(-1, 1, 1) for v in ("mean", "variance"))
+            images = (images * variance.sqrt() + mean) * 255
+        elif PREPROCESSING[self.network.name].mean == MODES["caffe"][0]:
             images = images.flip(1)
-        return self.keras(images.permute(0, 2, 3, 1), training=self.training)
+        with _computing(self.dtype):
+            return self.keras(images.permute(0, 2, 3, 1), training=self.training)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return {name: variable.value.detach() for name, variable in self._names.items()}
+        return {name: variable.value.detach() for name, variable in self.variables.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        if strict and (odd := sorted(state.keys() ^ self._names.keys())):
+        if strict and (odd := sorted(state.keys() ^ self.variables.keys())):
             raise RuntimeError(f"{self.network.name}: names without partner, such as {odd[:8]}")
-        for name in state.keys() & self._names.keys():
-            self._names[name].assign(state[name])
+        for name in state.keys() & self.variables.keys():
+            self.variables[name].assign(state[name])
+        for layer in self.keras.layers:
+            layer.finalize_state() if hasattr(layer, "finalize_state") else None
         return torch.nn.modules.module._IncompatibleKeys([], [])
 
     def double(self) -> "KerasNetwork":
@@ -213,21 +209,46 @@ def normalisation(network: Network) -> dict[str, Tensor]:
     return {f"normalization/{name}": tensor for name, tensor in tensors.items()}
 
 
-def _built(network: Network, dtype: str) -> Any:
+NASNET_MOBILE = {
+    "input_shape": (224, 224, 3),
+    "penultimate_filters": 1056,
+    "num_blocks": 4,
+    "stem_block_filters": 32,
+    "skip_reduction": False,
+    "filter_multiplier": 2,
+    "name": "nasnet_mobile",
+}
+"""Keras' own refuses the torch backend, unlike the function that it calls with these values"""
+
+
+def _built(network: Network) -> Any:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     try:
         import keras
+        from keras.src.applications.nasnet import NASNet
     except ImportError:
         raise ImportError("keras is not installed; pip install keras h5py") from None
     if keras.backend.backend() != "torch":
         raise ImportError(f"keras computes with {keras.backend.backend()}; set KERAS_BACKEND=torch before it is imported")
-    before = keras.config.floatx()
+    if network.name == "NASNetMobile":
+        return NASNet(weights=None, classifier_activation=None, **{**NASNET_MOBILE, **network.kwargs})
+    return getattr(keras.applications, network.name)(weights=None, classifier_activation=None, **network.kwargs)
+
+
+@contextmanager
+def _computing(dtype: str) -> Iterator[None]:
+    """Keras in this type: on torch its norms and means take float64 for float32."""
+    import keras
+    from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as table
+
+    before = keras.config.floatx(), table["float64"]
     keras.config.set_floatx(dtype)
+    table["float64"] = dtype
     try:
-        make = getattr(keras.applications, network.name)
-        return make(weights=None, classifier_activation=None, **network.kwargs)
+        yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(before[0])
+        table["float64"] = before[1]
 
 
 def _slot(layer: str | Leaf, key: str, module: nn.Module, shape: torch.Size, blue_first: bool) -> Slot:
