@@ -4,9 +4,7 @@ Keras keeps filters as (height, width, in, out) and matrices as (in, out); VGG's
 columns, channels. The networks from Caffe read blue first: their first filters are turned, so that ours read red first.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,9 @@ from backbones.backbone import Backbone
 from backbones.records import Preprocessing
 from backbones.weights import keras_files
 from backbones.weights.convert import Leaf, Network, Peer, Slot, family, leaves, own_tensors
-from backbones.weights.keras_layers import LAYERS, Graph, Separable
+from backbones.weights.keras_graph import Graph, Separable
+from backbones.weights.keras_layers import LAYERS
+from backbones.weights.keras_network import KerasNetwork
 
 CAFFE_EPS: dict[str, Any] = {"bn_eps": 1.001e-5}
 WIDTHS = {0.25: "_x0_25", 0.35: "_x0_35", 0.5: "_x0_5", 0.75: "_x0_75", 1.0: "", 1.3: "_x1_3", 1.4: "_x1_4"}
@@ -47,41 +47,28 @@ NETWORKS = (
     ),
 )
 
+CAFFE = ("VGG16", "VGG19", "ResNet50", "ResNet101", "ResNet152")
+"""they read blue first"""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MODES = {  # as Keras calls them; in pixels of [0, 1], red first
     "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
     "tf": ((0.5,) * 3, (0.5,) * 3),
     "torch": (MEAN, STD),
 }
-INPUTS = {  # family -> mode, side of the images
-    "VGG": ("caffe", 224),
-    "ResNet": ("caffe", 224),
-    "ResNetV2": ("tf", 224),
-    "InceptionV": ("tf", 299),
-    "InceptionResNetV": ("tf", 299),
-    "Xception": ("tf", 299),
-    "MobileNet": ("tf", 224),
-    "MobileNetV": ("tf", 224),
-    "DenseNet": ("torch", 224),
-    "NASNetMobile": ("tf", 224),
-    "NASNetLarge": ("tf", 331),
-}
-SIDES = (224, 240, 260, 300, 380, 456, 528, 600)  # of EfficientNet B0 to B7
+SIDES = {"InceptionV3": 299, "InceptionResNetV2": 299, "Xception": 299, "NASNetLarge": 331}
+SIDES |= {f"EfficientNetB{size}": side for size, side in enumerate((224, 240, 260, 300, 380, 456, 528, 600))}
+"""of the images, where it is not 224"""
 
 
 def _preprocessing(name: str) -> Preprocessing:
-    if name.startswith("EfficientNet"):
-        mode, side = "torch", SIDES[int(name[-1])]
-    else:
-        mode, side = INPUTS["ResNetV2" if name.endswith("V2") and name.startswith("ResNet") else name.rstrip("0123456789")]
-    mean, std = MODES[mode]
+    mode = "caffe" if name in CAFFE else "torch" if name.startswith(("DenseNet", "EfficientNet")) else "tf"
+    side, (mean, std) = SIDES.get(name, 224), MODES[mode]
     return Preprocessing(3, (side, side), mean, std)
 
 
 PREPROCESSING = {network.name: _preprocessing(network.name) for network in NETWORKS}
 """what the published weights expect; Keras leaves the resizing to its users. EfficientNet does it in its own layers"""
 
-BLUE_FIRST = ("vgg", "resnet")
 UNSCALED = ("InceptionV3", "InceptionResNetV2")
 """their norms have no gamma"""
 VARIABLES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -101,7 +88,7 @@ class KerasPeer(Peer):
         theirs = graph if model.num_classes else graph[:-1]
         found = {}
         for number, ((name, module), layer) in enumerate(zip(ours, theirs, strict=True)):
-            blue_first = number == 0 and model.in_channels == 3 and family(model) in BLUE_FIRST
+            blue_first = number == 0 and model.in_channels == 3 and family(model) in ("vgg", "resnet")
             for key, tensor in own_tensors(module).items():
                 if key != "num_batches_tracked":
                     found[f"{name}.{key}"] = _slot(layer, key, module, tensor.shape, blue_first)
@@ -147,57 +134,12 @@ class KerasPeer(Peer):
     def save(self, theirs: nn.Module, path: Path) -> None:
         """Its own layout, or the whole network in the older one."""
         assert isinstance(theirs, KerasNetwork)
-        theirs.keras.save_weights(path) if path.name.endswith(".weights.h5") else theirs.keras.save(path)
+        (theirs.keras.save_weights if path.name.endswith(".weights.h5") else theirs.keras.save)(path)
 
     def restore(self, theirs: nn.Module, path: Path) -> Mapping[str, Tensor]:
         assert isinstance(theirs, KerasNetwork)
         theirs.keras.load_weights(path)
         return self.tensors(theirs)
-
-
-class KerasNetwork(nn.Module):
-    """Keras' network on its torch backend. (N, 3, H, W), normalised as `PREPROCESSING` says -> (N, classes) logits.
-
-    State dicts have our spelling of its names. ImportError where Keras is missing or has another backend.
-    """
-
-    def __init__(self, network: Network, dtype: str = "float32") -> None:
-        super().__init__()
-        self.network, self.dtype = network, dtype
-        with _computing(dtype):
-            self.keras = _built(network)
-        variables = {f"{layer.name}/{v.path}": v for layer in self.keras.layers for v in layer.weights}
-        told = {layer.name: {"weight_names": [v.path for v in layer.weights]} for layer in self.keras.layers}
-        spelled = keras_files.canonical(variables, told)
-        self.variables = {spelled[path]: variable for path, variable in variables.items()}
-        self.load_state_dict(normalisation(network), strict=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if "normalization/mean" in self.variables:  # which it does once more
-            mean, variance = (self.variables[f"normalization/{v}"].value.view(-1, 1, 1) for v in ("mean", "variance"))
-            images = (images * variance.sqrt() + mean) * 255
-        elif PREPROCESSING[self.network.name].mean == MODES["caffe"][0]:
-            images = images.flip(1)
-        with _computing(self.dtype):
-            return self.keras(images.permute(0, 2, 3, 1), training=self.training)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return {name: variable.value.detach() for name, variable in self.variables.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        if strict and (odd := sorted(state.keys() ^ self.variables.keys())):
-            raise RuntimeError(f"{self.network.name}: names without partner, such as {odd[:8]}")
-        for name in state.keys() & self.variables.keys():
-            self.variables[name].assign(state[name])
-        for layer in self.keras.layers:
-            layer.finalize_state() if hasattr(layer, "finalize_state") else None
-        return torch.nn.modules.module._IncompatibleKeys([], [])
-
-    def double(self) -> "KerasNetwork":
-        """Another one: Keras casts its inputs to the type that it was built with."""
-        twin = KerasNetwork(self.network, "float64")
-        twin.load_state_dict(self.state_dict())
-        return twin.train(self.training)
 
 
 def normalisation(network: Network) -> dict[str, Tensor]:
@@ -207,48 +149,6 @@ def normalisation(network: Network) -> dict[str, Tensor]:
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
     tensors = {"mean": mean.float(), "variance": std.square().float(), "count": torch.zeros((), dtype=torch.int32)}
     return {f"normalization/{name}": tensor for name, tensor in tensors.items()}
-
-
-NASNET_MOBILE = {
-    "input_shape": (224, 224, 3),
-    "penultimate_filters": 1056,
-    "num_blocks": 4,
-    "stem_block_filters": 32,
-    "skip_reduction": False,
-    "filter_multiplier": 2,
-    "name": "nasnet_mobile",
-}
-"""Keras' own refuses the torch backend, unlike the function that it calls with these values"""
-
-
-def _built(network: Network) -> Any:
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    try:
-        import keras
-        from keras.src.applications.nasnet import NASNet
-    except ImportError:
-        raise ImportError("keras is not installed; pip install keras h5py") from None
-    if keras.backend.backend() != "torch":
-        raise ImportError(f"keras computes with {keras.backend.backend()}; set KERAS_BACKEND=torch before it is imported")
-    if network.name == "NASNetMobile":
-        return NASNet(weights=None, classifier_activation=None, **{**NASNET_MOBILE, **network.kwargs})
-    return getattr(keras.applications, network.name)(weights=None, classifier_activation=None, **network.kwargs)
-
-
-@contextmanager
-def _computing(dtype: str) -> Iterator[None]:
-    """Keras in this type: on torch its norms and means take float64 for float32."""
-    import keras
-    from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE as table
-
-    before = keras.config.floatx(), table["float64"]
-    keras.config.set_floatx(dtype)
-    table["float64"] = dtype
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before[0])
-        table["float64"] = before[1]
 
 
 def _slot(layer: str | Leaf, key: str, module: nn.Module, shape: torch.Size, blue_first: bool) -> Slot:
@@ -300,7 +200,7 @@ KERAS = KerasPeer(
     name="keras",
     networks=NETWORKS,
     layers=LAYERS,
-    create=KerasNetwork,
+    create=lambda network: KerasNetwork(network, network.name in CAFFE, normalisation(network)),
     respell=_respell,
     suffix=".weights.h5",
 )

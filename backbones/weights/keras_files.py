@@ -34,7 +34,12 @@ VARIABLE = re.compile(
     r"(?:.*?[/_])?(?P<name>depthwise_kernel|pointwise_kernel|kernel|bias|gamma|beta|moving_mean|moving_variance"
     r"|running_mean|running_std|mean|variance|count|W|b)(?:_\d+)?(?::\d+)?"
 )
-COUNTED = re.compile(r"layers/([a-z0-9_]+?)(?:_(\d+))?/vars/(\d+)")
+COUNTED = re.compile(r"(?:.+/)?layers/([a-z0-9_]+?)(?:_(\d+))?/vars/(\d+)")
+NO_WEIGHTS = ("optimizer", "top_level_model_weights", "model_weights/top_level_model_weights")
+LAYERS_OF_2 = ("_layer_checkpoint_dependencies", "layers")
+"""what the newer layout's first group was called in Keras 2, and is now"""
+WRITTEN_AS = {"backend": b"tensorflow", "keras_version": b"2.15.0"}
+"""of the older layout, which Keras 3 only reads"""
 LARGEST_ATTRIBUTE = 64512
 """bytes; longer lists are cut into several attributes"""
 
@@ -49,9 +54,9 @@ def canonical(
         attributes: group -> attribute -> string or strings
         layers: name and class of the network's layers in the order of its files; older .weights.h5 files hold no names
     """
-    paths = {name: name.replace("_layer_checkpoint_dependencies", "layers").removeprefix("model_weights/") for name in names}
-    paths = {name: path for name, path in paths.items() if not path.startswith(("optimizer", "top_level_model_weights"))}
-    counted = {name: found for name, path in paths.items() if (found := COUNTED.fullmatch(path))}
+    paths = {name: name.removeprefix("model_weights/") for name in names if not name.startswith(NO_WEIGHTS)}
+    matches = ((name, COUNTED.fullmatch(path.replace(*LAYERS_OF_2))) for name, path in paths.items())
+    counted = {name: match for name, match in matches if match}
     found = _counted(counted, attributes, layers) if counted else _named(paths, attributes)
     ranks = _ranks(layer for layer, _ in found.values())
     return {path: f"{ranks.get(layer, layer)}/{variable}" for path, (layer, variable) in found.items()}
@@ -59,7 +64,7 @@ def canonical(
 
 def has_names(names: Iterable[str], attributes: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the file tells which layer is which; if not, `canonical` needs the network's layers."""
-    groups = {name.rpartition("/")[0] for name in names if "/vars/" in name and not name.startswith("optimizer")}
+    groups = {name.rpartition("/")[0] for name in names if "/vars/" in name and not name.startswith(NO_WEIGHTS)}
     return all("name" in attributes.get(group, {}) for group in groups)
 
 
@@ -170,7 +175,7 @@ def _write_counted(file: Any, layers: Mapping[str, Mapping[str, Tensor]]) -> Non
 
 def _write_named(file: Any, layers: Mapping[str, Mapping[str, Tensor]]) -> None:
     _write_list(file, "layer_names", list(layers))
-    file.attrs["backend"], file.attrs["keras_version"] = b"torch", b"3.15.1"
+    file.attrs.update(WRITTEN_AS)
     for layer, variables in layers.items():
         names = [v for v in VARIABLES[kind(layer, variables)] if v in variables]
         group = file.create_group(layer)

@@ -1,68 +1,13 @@
-"""Keras' names of our layers, as graphs: its files number and order layers by their depth in the graph."""
+"""Keras' names of our layers, one graph of layers for each family."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from backbones.backbone import Backbone
 from backbones.weights.convert import Layers, Leaf, blocks, convs, holds, rows
-
-
-class Node(NamedTuple):
-    """A layer of the graph."""
-
-    number: int
-    """layers made before it"""
-    name: str
-    """empty for a layer without weights"""
-    inputs: tuple["Node", ...]
-
-
-class Separable(str):
-    """The name of one layer of theirs that is two convolutions of ours."""
-
-
-class Graph(list[str | Leaf]):
-    """Keras' network: its layers with weights in the order of ours, and `order`, in that of its files."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input = self.last = Node(0, "", ())
-        self.made = 1
-
-    def then(self, x: Node, *names: str | Leaf) -> Node:
-        """Layers in a row behind `x`; "" has no weights."""
-        for name in names:
-            self.extend([name] * (2 if isinstance(name, Separable) else 1) if name else ())
-            x = self._node(name if isinstance(name, str) else name.name, x)
-        return x
-
-    def foreign(self, x: Node, name: str) -> Node:
-        """A layer with weights that ours does not have."""
-        return self._node(name, x)
-
-    def merge(self, *inputs: Node) -> Node:
-        """A sum or concatenation."""
-        return self._node("", *inputs)
-
-    def order(self) -> list[str]:
-        """Names by depth, the farthest from the output first; of equal depth as a search back from there meets them."""
-        depth, met, todo = dict[int, int](), dict[int, Node](), [self.last]
-        while todo:
-            node = todo.pop()
-            if node.number not in met:
-                met[node.number] = node
-                todo += reversed(node.inputs)
-        for node in sorted(met.values(), key=lambda n: -n.number):
-            for one in node.inputs:
-                depth[one.number] = max(depth.get(one.number, 0), depth.setdefault(node.number, 0) + 1)
-        return [node.name for node in sorted(met.values(), key=lambda n: -depth.get(n.number, 0)) if node.name]
-
-    def _node(self, name: str, *inputs: Node) -> Node:
-        self.last = Node(self.made, name, inputs)
-        self.made += 1
-        return self.last
+from backbones.weights.keras_graph import Graph, Node, Separable
 
 
 def numbered(kind: str, number: int) -> str:
@@ -72,8 +17,9 @@ def numbered(kind: str, number: int) -> str:
 
 def vgg(model: Backbone) -> Graph:
     graph = Graph()
-    grid = model.head.grid
-    x = graph.then(graph.input, *(f"block{s}_conv{i}" for s, part in enumerate(model.stages, 1) for i in each(convs(part))))
+    x, grid = graph.input, model.head.grid
+    for stage, part in enumerate(model.stages, 1):
+        x = graph.then(x, *(f"block{stage}_conv{i}" for i in each(convs(part))))
     channels = convs(model.stages)[-1].out_channels
     graph.then(x, Leaf("fc1", (channels, grid, grid)), "fc2", "predictions")
     return graph
@@ -197,8 +143,8 @@ class Inception:
         if isinstance(module, nn.BatchNorm2d):
             self.norms += 1
             return self.graph.then(x, numbered("batch_normalization", self.norms - 1))
-        if hasattr(module, "branches"):
-            return self.graph.merge(*(self.walk(branch, x) for branch in module.branches))
+        if isinstance(branches := getattr(module, "branches", None), nn.ModuleList):
+            return self.graph.merge(*(self.walk(branch, x) for branch in branches))
         if hasattr(module, "branch"):
             return self.residual(module, x)
         if isinstance(module, nn.Sequential):
@@ -224,7 +170,8 @@ def inception_v3(model: Backbone) -> Graph:
 
 def inception_resnet(model: Backbone) -> Graph:
     inception, (*stages, last) = Inception(), list(model.stages)
-    x = inception.walk(nn.Sequential(model.stem, *stages, *list(last)[:-1]), inception.graph.input)
+    parts = [model.stem, *stages, *list(last.children())[:-1]]
+    x = inception.walk(nn.Sequential(*parts), inception.graph.input)
     inception.graph.then(x, "conv_7b", "conv_7b_bn", "predictions")
     return inception.graph
 
