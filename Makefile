@@ -32,6 +32,7 @@ test-all: check
 catalog: install
 	$(BIN)/python -m backbones.catalog
 	$(BIN)/python tests/scorecard.py
+	$(BIN)/python tests/timm_weights.py
 
 lock:
 	$(BIN)/uv pip compile -q --universal --no-header --no-annotate --all-extras pyproject.toml -o constraints.txt

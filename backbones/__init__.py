@@ -9,6 +9,9 @@ _HOMES = {
     "model_info": "factory",
     "save": "factory",
     "load": "factory",
+    "save_pretrained": "share",
+    "from_pretrained": "share",
+    "push_to_hub": "share",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }

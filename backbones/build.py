@@ -1,10 +1,13 @@
 """A variant and settings become a network."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from backbones.backbone import Backbone
 from backbones.dilation import set_output_stride
@@ -51,3 +54,21 @@ def build_on_meta(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     """The same with shapes and no values: it takes no memory."""
     with torch.device("meta"):
         return build(variant, given)
+
+
+@contextmanager
+def at_most(tensors: int) -> Iterator[None]:
+    """Stop a network that is far larger than the file it shall be filled from, before it is built to the end."""
+    here, made = threading.get_ident(), 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += threading.get_ident() == here
+        if made > 2 * tensors + 1000:
+            raise ValueError(f"the network has far more than the {tensors} tensors of the file")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

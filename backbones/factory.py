@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from backbones import models, registry
-from backbones import pretrained as pretraining
+from backbones import loading, models, recognise, registry
 from backbones.backbone import Backbone, FeatureBackbone
 from backbones.build import build
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
@@ -86,9 +85,11 @@ def create_model(
     if in_chans is not None and "in_channels" in settings:
         raise TypeError("in_chans and in_channels are the same; give in_chans")
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
-    wish = pretraining.Wish(name, model_info(name), given, source, departures is not None)
+    wish = recognise.Wish(name, model_info(name), given, source, departures is not None)
+    if pretrained:
+        weights = loading.default(wish.variant.name)
     with _seeded(seed):
-        model = build(wish.variant, given) if weights is None else pretraining.load(wish, weights)
+        model = build(wish.variant, given) if weights is None else loading.load(wish, weights)
     return FeatureBackbone(model, out_indices) if features_only else model
 
 
@@ -128,7 +129,7 @@ def save(
             f"{type(model).__name__} cannot be saved; save the whole network, or use safetensors for its weights"
         )
     if to is not None:
-        pretraining.export(model, path, to)
+        loading.export(model, path, to)
         return
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
@@ -143,7 +144,7 @@ def save(
         recipe,
         dict(metrics or {}),
         data,
-        pretraining.versions(),
+        loading.versions(),
     )
     weights_file.write(path, model.state_dict(), told)
 
@@ -157,7 +158,7 @@ def load(path: str | PathLike[str]) -> Backbone:
         LookupError: a network that this version does not know
     """
     models.load()
-    return pretraining.load_ours(path).eval()
+    return loading.load_ours(path).eval()
 
 
 @contextmanager

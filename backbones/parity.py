@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
-from backbones.pretrained import networks, twins
+from backbones.recognise import networks, twins
 from backbones.weights.convert import Network, Peer
 
 SIDE = 97
@@ -114,6 +114,7 @@ def compare(ours: nn.Module, theirs: nn.Module, images: Tensor) -> Difference:
     """Both networks' logits for the same images."""
     with torch.inference_mode():
         mine, other = ours(images), theirs(images)
+    other = other if isinstance(other, Tensor) else other[0]  # beside which some peers return auxiliary logits
     apart, span = (mine - other).abs(), float(other.max() - other.min())
     same = float((mine.argmax(1) == other.argmax(1)).double().mean())
     return Difference(float(apart.max()), float(apart.mean()), float(apart.max()) / span, same)

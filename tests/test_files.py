@@ -111,6 +111,61 @@ def test_the_wrong_network_is_refused(saved: Path) -> None:
         backbones.load(saved)
 
 
+def forge(path: Path, told_json: str, state: dict[str, torch.Tensor]) -> None:
+    """A file whose digest matches: anybody can compute it."""
+    metadata = {"format": "backbones 1", "checkpoint": told_json, "digest": weights_file._digest(state, told_json)}
+    save_file(state, path, metadata)
+
+
+NONSENSE = [1, True, "x", [], [1], {}, {"a": 1}, 1e300, 10**30, float("nan"), "x" * 10**5, [[[[[[1]]]]]], ["x"] * 10**5]
+
+
+def test_hostile_records_are_refused(saved: Path) -> None:
+    told, state = weights_file.read(saved)
+    whole = asdict(told)
+    forge(saved, json.dumps(whole), state)
+    assert backbones.load(saved).checkpoint == told
+    lies = ["", "null", "[]", "3", "{}", '"x"', "{", "[" * 10**6, '{"a":' * 10**6, "1" * 5000, r'"\ud800"']
+    for key in whole:
+        lies += [json.dumps({**whole, key: value}) for value in NONSENSE if type(value) not in (list, type(whole[key]))]
+    lies += [json.dumps({**whole, "classes": [["a"]]}), json.dumps({**whole, "metrics": {"a": [1]}})]
+    for key in ("network", "settings"):
+        lies.append(json.dumps({k: v for k, v in whole.items() if k != key}))
+    for key in ("preprocessing", "recipe"):
+        for name in whole[key]:
+            lies += [json.dumps({**whole, key: {**whole[key], name: value}}) for value in ({}, [[1]], {"a": 1}, [None])]
+        lies += [json.dumps({**whole, key: {"channels": 3}}), json.dumps({**whole, key: {**whole[key], "extra": 1}})]
+    for lie in lies:
+        forge(saved, lie, state)
+        with pytest.raises(ValueError, match="does not tell which network it holds") as error:
+            backbones.load(saved)
+        assert len(str(error.value)) < 1000
+
+
+def test_hostile_settings_build_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, state = weights_file.read(saved)
+    monkeypatch.setattr(weights_file, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    for key in told.settings:
+        for value in (*NONSENSE, -1, 99_998, 1e4):
+            if key == "output_stride" and value is True:  # 1 in disguise, and all the same to the tensors
+                continue
+            forge(saved, json.dumps({**asdict(told), "settings": {**told.settings, key: value}}), state)
+            with pytest.raises(ValueError, match=r"does not (tell which network|fit resnet20_cifar)"):
+                backbones.load(saved)
+    for settings in ({"width": 3}, {"depth": 6 * 16_000 + 2}):
+        forge(saved, json.dumps({**asdict(told), "settings": {**told.settings, **settings}}), state)
+        with pytest.raises(ValueError, match="does not fit resnet20_cifar"):
+            backbones.load(saved)
+    forge(saved, json.dumps({**asdict(told), "network": "x" * 900}), state)
+    with pytest.raises(LookupError, match="no network is called"):
+        backbones.load(saved)
+    forge(saved, json.dumps(asdict(told)), {**state, "stem.0.weight": torch.zeros(1)})
+    with pytest.raises(
+        ValueError, match=r"1 tensors differ, 'stem\.0\.weight' is float32 \(1,\), not float32 \(16, 3, 3, 3\)"
+    ):
+        create_model("resnet20_cifar", weights=saved)
+
+
 def test_a_write_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 

@@ -293,17 +293,21 @@ for depth in BLOCKS:
     )  # the others are this paper's unit at its predecessor's depths
     claims = (MAPS, *ERRORS.get(depth, ()))
     register(Variant(f"preact_resnet{depth}", PreActResNet, PAPER, settings, claims, recipe=recipe))
-    if 50 <= depth <= 152:
+    if depth <= 152:
+        late = {"stride_in": "3x3"} if depth >= BOTTLENECK_FROM else {}
         register(
             Variant(
                 f"preact_resnet{depth}.timm",
                 PreActResNet,
                 PAPER,
-                {**settings, "stride_in": "3x3", "norm_in_stem": False},
+                {**settings, **late, "norm_in_stem": False},
                 recipe=recipe,
-                departures=(IN_3X3, POOL_FIRST),
+                departures=(*([IN_3X3] if late else ()), POOL_FIRST),
                 aliases=(f"resnetv2_{depth}",),
-            ),
+            )
+        )
+    if BOTTLENECK_FROM <= depth <= 152:
+        register(
             Variant(
                 f"preact_resnet{depth}.keras",
                 PreActResNet,
@@ -311,7 +315,7 @@ for depth in BLOCKS:
                 {**settings, "stride_in": "3x3", "norm_in_stem": False, "release": "keras"},
                 recipe=recipe,
                 departures=(IN_3X3, POOL_FIRST, *STRIDE_LAST),
-            ),
+            )
         )
 
 CIFAR_100 = "CIFAR-100 test"

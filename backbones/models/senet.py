@@ -155,10 +155,14 @@ class Plan154(Plan):
 
 
 class SENet154(Backbone):
-    """SENet-154, 224x224 images: the authors' entry to ILSVRC 2017 (Sec. 5.4 and appendix). `he_init`."""
+    """SENet-154, 224x224 images: the authors' entry to ILSVRC 2017 (Sec. 5.4 and appendix).
+
+    `caffe_pool` as in `SEResNet`. `he_init`.
+    """
 
     def __init__(
         self,
+        caffe_pool: bool = True,
         reduction: int = REDUCTION,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -167,7 +171,7 @@ class SENet154(Backbone):
     ) -> None:
         channels = tuple(c * EXPANSION for c in CHANNELS)
         stages = Plan154(TABLE_1[152], channels, (1, 2, 2, 2), True, "3x3", "B", drop_path_rate, groups=64).stages(128)
-        stages[0].insert(0, nn.MaxPool2d(3, 2, ceil_mode=True))
+        stages[0].insert(0, nn.MaxPool2d(3, 2, 1))
         stem = [*conv_norm(in_channels, 64, 3, 2), nn.ReLU()]  # (b) three 3x3 in place of one 7x7
         stem += [*conv_norm(64, 64, 3), nn.ReLU(), *conv_norm(64, 128, 3), nn.ReLU()]
         super().__init__(
@@ -178,6 +182,8 @@ class SENet154(Backbone):
             min_size=32,
             init=he_init,
         )
+        if caffe_pool:
+            pool_as_caffe(self)
         excite_branches(self, reduction)
 
 
@@ -253,5 +259,6 @@ register(
         ),
         recipe=RECIPE_154,
         aliases=("legacy_senet154",),
-    )
+    ),
+    Variant("senet154.timm", SENet154, PAPER, {"caffe_pool": False}, (), (PADDED_POOL,), RECIPE_154),
 )

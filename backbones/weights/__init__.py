@@ -1,1 +1,1 @@
-"""Weights in files: our own format, and (later) those of others."""
+"""Weights in files: our own format, and the safe reading of those of others."""

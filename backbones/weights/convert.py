@@ -6,6 +6,7 @@ of our layers. The names stand in the order of our layers, so that every table r
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,10 @@ class Peer:
     def constant(self, key: str, shape: torch.Size) -> Tensor | None:
         """What a tensor of ours holds where the peer's file has none; None if it must be there."""
         return torch.zeros(shape, dtype=torch.long) if key.endswith("num_batches_tracked") else None
+
+    def installed(self) -> bool:
+        """Whether `create` can be called."""
+        return find_spec(self.name) is not None
 
     def slots(self, model: Backbone) -> dict[str, Slot]:
         """Our tensor -> its place in the peer's file."""

@@ -37,7 +37,7 @@ WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_ema", "mo
 
 ATTRIBUTES = re.compile(r"(layer_names|weight_names)\d*|name|keras_version|backend")  # Keras cuts long lists in pieces
 MOST_TEXT = 2**20  # characters of attributes
-MOST = 100_000  # tensors, links
+MOST = 100_000  # tensors of a file
 SQUEEZED = 64  # how many times its stored size a compressed dataset may be
 
 
@@ -77,7 +77,8 @@ def from_hdf5(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]]
     import h5py
 
     file = h5py.File(path, "r")
-    file.visititems_links(_check_link)
+    if link := file.visititems_links(lambda name, link: None if type(link) is h5py.HardLink else name):
+        raise Refused(f"has a link to elsewhere at {_text(link)[:100]!r}: refused")
     held, left_out, texts = {}, [], {"/": _texts(file)}
     for name, part in _parts(file):
         if isinstance(part, h5py.Group):
@@ -88,7 +89,7 @@ def from_hdf5(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]]
         else:
             left_out.append(name)
     told = {"attributes": json.dumps({group: text for group, text in texts.items() if text})}
-    notes = [f"{len(left_out)} parts that hold no numbers left out"] if left_out else []
+    notes = [f"parts without numbers left out: {len(left_out)}"] if left_out else []
     return held, {"notes": notes, "metadata": told}
 
 
@@ -113,7 +114,10 @@ def _load(path: str, file: BinaryIO, device: str, zipped: bool) -> Any:
     file.seek(0)
     mapped = zipped and device == "cpu" and not path.endswith(".safetensors")
     with nullcontext() if zipped or device == "cpu" else torch.serialization.skip_data():
-        return torch.load(path if mapped else file, map_location=device, weights_only=True, mmap=mapped)
+        try:
+            return torch.load(path if mapped else file, map_location=device, weights_only=True, mmap=mapped)
+        except NotImplementedError:  # a sparse one has indices, which torch would look at
+            raise Refused("holds tensors of a special kind, such as sparse ones; only plain ones are read") from None
 
 
 def _records(file: BinaryIO) -> dict[int, int]:
@@ -157,7 +161,8 @@ def _unwrapped(held: Any) -> tuple[dict[str, Tensor], list[str]]:
     for where, part in [(f"under {key!r} ", parts.get(key)) for key in WRAPPERS] + [("", held)]:
         if isinstance(part, dict) and any(isinstance(value, Tensor) for value in dict.values(part)):
             key, value = next((key, value) for key, value in dict.items(part) if not _is_entry(key, value))
-            raise Refused(f"holds {where}{str(key)[:100]!r}, a {type(value).__name__}, among the tensors; leave it out")
+            kind = type(value).__name__
+            raise Refused(f"holds {where}{str(key)[:100]!r} of type {kind} among the tensors; leave it out")
     keys = ", ".join(repr(str(key)[:100]) for key in list(parts)[:20])
     raise Refused(
         f"holds no dict of tensors, but {keys or 'an empty dict'}; looked under {', '.join(WRAPPERS)} as well"
@@ -176,8 +181,8 @@ def _check_plain(name: str, tensor: Tensor) -> None:
     kind = str(tensor.dtype if tensor.layout is torch.strided else tensor.layout).removeprefix("torch.")
     if kind not in DTYPES:
         raise Refused(f"holds {name[:100]!r} of type {kind}; the types that are read are {', '.join(DTYPES)}")
-    if name == "__metadata__" or not name.isprintable():
-        raise Refused(f"has a tensor called {name[:100]!a}; a name is printable, and not __metadata__")
+    if name == "__metadata__":
+        raise Refused(f"has a tensor called {name}, which safetensors keeps for itself; rename it")
 
 
 def _check_stored(name: str, tensor: Tensor, records: Mapping[int, int]) -> None:
@@ -190,17 +195,15 @@ def _bytes(tensor: Tensor) -> Callable[[], memoryview]:
     return lambda: tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _check_link(name: str, link: Any) -> None:
-    """A file whose links lead elsewhere could make us read another file."""
-    if type(link).__name__ != "HardLink":
-        raise Refused(f"has a link to elsewhere at {_text(name)[:100]!r} ({type(link).__name__}): refused")
-
-
 def _parts(file: Any) -> Iterator[tuple[str, Any]]:
     names: list[str] = []
-    file.visit(names.append)
-    if len(names) > MOST:
-        raise Refused(f"has {len(names):,} parts; at most {MOST:,} are read")
+
+    def note(name: str) -> bool | None:
+        names.append(name)
+        return True if len(names) > MOST else None  # None goes on; an error in here would crash h5py
+
+    if file.visit(note):
+        raise Refused(f"has more than {MOST:,} parts: refused")
     return ((name, file[name]) for name in names)
 
 

@@ -1,8 +1,9 @@
 """The header of a safetensors file, checked before anything that it declares is allocated."""
 
+import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from reprlib import Repr
 from typing import NamedTuple
@@ -10,11 +11,11 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from backbones.weights.formats import DTYPES
+from backbones.weights.formats import DTYPES, MOST
 
 LONGEST = 16 * 2**20  # bytes of a header
-MOST = 100_000  # tensors of a file
 DEEPEST = 16  # dimensions of a tensor
+LARGEST = 2**40  # elements of a tensor, were it not empty
 NAMES = {code: name for name, code in DTYPES.items()}
 
 _repr = Repr()
@@ -29,6 +30,9 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
 
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
 
 def read_header(path: str | PathLike[str]) -> tuple[dict[str, Entry], dict[str, str]]:
     """Shape and type of every tensor, and the metadata. ValueError for what is not a whole safetensors file."""
@@ -41,10 +45,21 @@ def read_header(path: str | PathLike[str]) -> tuple[dict[str, Entry], dict[str, 
                 raise ValueError(f"{path} declares {len(names):,} tensors; at most {MOST:,} are read")
             for name in names:
                 part = file.get_slice(name)
-                header[name] = _entry(path, name, part.get_shape(), part.get_dtype())
+                header[name] = entry(path, name, part.get_shape(), NAMES.get(code := part.get_dtype(), code))
             return header, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _not_whole(path, str(error)) from None
+
+
+def entry(path: str | PathLike[str], name: str, shape: Sequence[int], dtype: str) -> Entry:
+    """The entry of this name. ValueError for a name that cannot be printed, a type or a shape that no weight has."""
+    if not name.isprintable():
+        raise ValueError(f"{path} has a tensor called {short(name)}, which cannot be printed: refused")
+    if dtype not in DTYPES:
+        raise ValueError(f"{path}: {short(name)} is of type {dtype}; {', '.join(DTYPES)} are read")
+    if min(shape, default=0) < 0 or len(shape) > DEEPEST or math.prod(max(side, 1) for side in shape) > LARGEST:
+        raise ValueError(f"{path}: {short(name)} has the shape {short(shape)}, which no weight has")
+    return Entry(tuple(shape), dtype)
 
 
 def read_tensors(path: str | PathLike[str], header: Mapping[str, Entry]) -> dict[str, Tensor]:
@@ -74,14 +89,6 @@ def _check_length(path: str | PathLike[str]) -> None:
     (length,) = struct.unpack("<Q", start)
     if length > LONGEST or length > size - 8:
         raise _not_whole(path, f"a header of {length:,} bytes in a file of {size:,}, at most {LONGEST:,} are read")
-
-
-def _entry(path: str | PathLike[str], name: str, shape: list[int], code: str) -> Entry:
-    if code not in NAMES:
-        raise ValueError(f"{path}: {short(name)} is of type {code}; the types that are read are {', '.join(NAMES)}")
-    if len(shape) > DEEPEST or any(side > max(os.path.getsize(path), 1) for side in shape):
-        raise ValueError(f"{path}: {short(name)} has the shape {short(shape)}, which no weight has")
-    return Entry(tuple(shape), NAMES[code])
 
 
 def _not_whole(path: str | PathLike[str], reason: str) -> ValueError:

@@ -59,17 +59,15 @@ class Sandbox:
         return told
 
     def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        process, line = self._child = self._child or _start()
-        seconds = request["seconds"] + START + GRACE
+        self._child = self._child or _start()
+        line, seconds = self._child[1], request["seconds"] + START + GRACE
         try:
             line.settimeout(seconds)
             line.sendall(json.dumps(request).encode() + b"\n")
             told: dict[str, Any] = json.loads(_line(line, seconds))
         except (OSError, EOFError):
-            how = f"it ended with status {code}" if (code := process.poll()) is not None else "it does not answer"
-            raise ValueError(
-                f"{request['path']}: no answer from the process that reads files, {how}; try again"
-            ) from None
+            how = "it was killed, or could not import torch; try again"
+            raise ValueError(f"{request['path']}: no answer from the process that reads files: {how}") from None
         return told
 
     def _stop(self) -> None:
@@ -85,11 +83,11 @@ class Sandbox:
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Our own modules and no others: the child searches the folders that we search, and not the current one."""
     ours, theirs = socket.socketpair()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "TORCH"))}
+    kept = {k: v for k, v in os.environ.items() if k == "PYTHONHOME" or not k.startswith(("PYTHON", "TORCH"))}
     folders = [os.path.abspath(folder) for folder in sys.path if folder] + [str(Path(__file__).parents[2])]
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "backbones.weights.sandbox"],
+            [sys.executable, "-P", "-B", "-m", "backbones.weights.sandbox"],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from backbones.weights.header import NAMES, Entry, read_header, read_tensors
+from backbones.weights.formats import MOST
+from backbones.weights.header import Entry, entry, read_header, read_tensors
 from backbones.weights.process import Sandbox
 
 __all__ = ["Entry", "Foreign", "Sandbox", "not_finite", "opened"]
@@ -92,8 +93,9 @@ def opened(path: str | PathLike[str], sandbox: Sandbox | None = None) -> Iterato
         raise ImportError(f"{path} is an HDF5 file, which h5py reads; pip install 'backbones[keras]'")
     with ExitStack() as stack:
         box = sandbox or stack.enter_context(Sandbox())
-        told = box.ask(_request(path, kind))
-        raw = _checked(path, told)
+        request = _request(path, kind)
+        told = box.ask(request)
+        raw = _checked(path, told, request["largest"])
         names, notes = _without_prefix(raw) if kind == "torch" else ({name: name for name in raw}, ())
         notes = (*map(str, told.get("notes", ())), *notes)
         metadata = {str(key): str(value) for key, value in told.get("metadata", {}).items()}
@@ -109,13 +111,13 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _recognise(path: Path) -> str:
     """The kind of a file. A safetensors file starts with the length of its header, which may look like a pickle's."""
-    if not path.exists():
-        raise FileNotFoundError(f"no file {str(path)!r}; give a safetensors, .pth or .h5 file")
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} is no file; give a safetensors, .pth or .h5 file")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"{path} is no file; give a safetensors, .pth or .h5 file")
         with open(path, "rb") as file:
             start = file.read(512)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {str(path)!r}; give a safetensors, .pth or .h5 file") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not start:
@@ -148,25 +150,26 @@ def _request(path: Path, kind: str, out: str = "", declared: int = 0) -> dict[st
     }
 
 
-def _checked(path: Path, told: Mapping[str, Any]) -> dict[str, Entry]:
-    """The header that a worker tells; it read the file, so its word is checked."""
-    header = {}
-    for name, shape, dtype in told["header"]:
-        if (
-            not isinstance(name, str)
-            or dtype not in NAMES.values()
-            or not all(type(n) is int and n >= 0 for n in shape)
-        ):
-            raise ValueError(f"{path} was not understood by the process that read it")
-        header[name] = Entry(tuple(shape), dtype)
+def _checked(path: Path, told: Mapping[str, Any], largest: int) -> dict[str, Entry]:
+    """The header that a worker tells. It has read the file, so its word is checked."""
+    try:
+        rows = [(str(name), tuple(map(int, shape)), str(dtype)) for name, shape, dtype in told["header"]]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} was not understood by the process that read it; get it again") from None
+    header = {name: entry(path, name, shape, dtype) for name, shape, dtype in rows}
+    if len(header) > MOST or _nbytes(header) > largest:
+        raise ValueError(f"{path} declares {len(header):,} tensors of {_nbytes(header):,} bytes, too many: refused")
     return header
 
 
+def _nbytes(header: Mapping[str, Entry]) -> int:
+    return sum(math.prod(shape) * getattr(torch, dtype).itemsize for shape, dtype in header.values())
+
+
 def _load(path: Path, kind: str, header: dict[str, Entry], box: Sandbox) -> dict[str, Tensor]:
-    declared = sum(math.prod(shape) * getattr(torch, dtype).itemsize for shape, dtype in header.values())
     with TemporaryDirectory(prefix="backbones-") as folder:
         out = f"{folder}/tensors"
-        box.ask(_request(path, kind, out, declared))
+        box.ask(_request(path, kind, out, _nbytes(header)))
         if read_header(out)[0] != header:
             raise ValueError(f"{path} changed while it was read; read it again")
         return read_tensors(out, header)  # mapped: they outlive the folder

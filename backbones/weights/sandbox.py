@@ -5,6 +5,7 @@ programs and to take more memory and time than the file is worth, then reads. It
 writes its tensors into a safetensors file.
 """
 
+import errno
 import json
 import math
 import os
@@ -65,7 +66,9 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
 def _drain(pipe: int, seconds: float) -> bytes | None:
     """Everything that the worker says until it ends; None if that takes too long. Ends with the parent."""
     end, said = time.monotonic() + seconds, bytearray()
-    while (left := end - time.monotonic()) > 0 and len(said) < LONGEST_REPLY:
+    while (left := end - time.monotonic()) > 0:
+        if len(said) > LONGEST_REPLY:
+            return b""
         ready, _, _ = select.select([pipe, 0], [], [], left)
         if 0 in ready:  # the parent waits for us and has nothing to say: it is gone
             raise SystemExit
@@ -92,10 +95,9 @@ def _work(request: Mapping[str, Any], pipe: int) -> NoReturn:
         if out:
             write(out, held)
         told["header"] = [(name, one.shape, one.dtype) for name, one in held.items()]
-    except Refused as error:
-        told = {"error": str(error)}
     except BaseException as error:
-        told = {"error": _explain(error)}
+        reason = str(error) if isinstance(error, Refused) else _explain(error)
+        told = {"error": "".join(c if c.isprintable() else "?" for c in reason)}
     try:
         _send(pipe, told)
     finally:
@@ -107,17 +109,15 @@ def _explain(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return "needs more memory than a file of its size is given; refused"
-    if found := re.search(r"GLOBAL (\S+)", text) or re.search(r"torch\.distributed\.tensor", text):
-        asked = found[1] if found.re.groups else found[0]
-        return (
-            f"holds more than tensors (it asks for `{asked[:100]}`): refused; re-save its state_dict with safetensors"
-        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "needs more room than the temporary folder has; set TMPDIR to one that has it"
+    if found := re.search(r"GLOBAL (\S{1,100})", text) or re.search(r"(torch\.distributed\.tensor)", text):
+        return f"holds more than tensors (it asks for `{found[1]}`): refused; re-save its state_dict with safetensors"
     if "TorchScript" in text:
         return "holds TorchScript, which is a program: refused; re-save its state_dict with safetensors"
     if "weights_only" in text:
         return "holds more than tensors: refused; re-save its state_dict with safetensors"
     line = next((line for line in text.splitlines() if line.strip()), "")
-    line = "".join(c if c.isprintable() else "?" for c in line)
     return f"is damaged, or no file of weights ({type(error).__name__}: {line[:200]})"
 
 
@@ -133,10 +133,10 @@ def _confine(request: Mapping[str, Any]) -> None:
         now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         limits["AS"] = now + MEMORY + 4 * max(os.path.getsize(request["path"]), request["declared"])
     for name, limit in limits.items():
-        what = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(what)[1]
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):
+            what = getattr(resource, f"RLIMIT_{name}")
+            hard = resource.getrlimit(what)[1]
+            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(what, (limit, limit))
     if sys.platform == "linux":
         _landlock()
@@ -144,23 +144,28 @@ def _confine(request: Mapping[str, Any]) -> None:
 
 
 def _landlock() -> None:
-    """Tell the kernel that this process will not run, write, make or remove files, nor open connections."""
+    """Tell the kernel that this process will write, make or remove no file, run none, open no connection, signal none.
+
+    Each right is a bit, of files, of the network and of other processes; an older kernel knows fewer of them.
+    """
     import ctypes
 
     libc = ctypes.CDLL(None)
-    files = 0b111_1111_1111_0011  # every right of landlock's first three versions but to read files and folders
-    for rights in ((files, 0b11), (files & ~(1 << 14), 0), (files & ~(1 << 14 | 1 << 13), 0)):
-        told = struct.pack("<QQ" if rights[1] else "<Q", *(right for right in rights if right))
-        if (rules := libc.syscall(444, told, len(told), 0)) >= 0:
+    files = 0b111_1111_1111_0011  # all but to read files and folders
+    for rights in ((files, 0b11, 0b11), (files, 0b11), (files,), (files & 0x3FFF,), (files & 0x1FFF,)):
+        told = struct.pack(f"<{len(rights)}Q", *rights)
+        if (rules := libc.syscall(444, told, len(told), 0)) >= 0:  # landlock_create_ruleset
             libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, without which the kernel does not listen
-            libc.syscall(446, rules, 0)
+            libc.syscall(446, rules, 0)  # landlock_restrict_self
             os.close(rules)
             return
 
 
 def _forbid(event: str, args: tuple[Any, ...]) -> None:
     """The same for Python itself, and where the kernel does not know how."""
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    writes = (
+        event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    )
     if writes or (event.startswith(FORBIDDEN) and event not in HARMLESS):
         raise PermissionError(f"{event} is not allowed while a file is read")
 

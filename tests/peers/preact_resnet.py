@@ -30,7 +30,7 @@ def strides_in_1x1(name: str) -> nn.Module:
 
 PEERS = {
     **{f"preact_resnet{depth}": partial(preresnet, depth) for depth in (18, 34, 50, 101, 152, 200)},
-    **{f"preact_resnet{depth}.timm": partial(create_model, f"resnetv2_{depth}") for depth in (50, 101, 152)},
+    **{f"preact_resnet{depth}.timm": partial(create_model, f"resnetv2_{depth}") for depth in (18, 34, 50, 101, 152)},
     "preact_resnet164_cifar": partial(strides_in_1x1, "preresnet164bn_cifar10"),
     "preact_resnet1001_cifar": partial(strides_in_1x1, "preresnet1001_cifar10"),
     "resnet164_cifar": partial(strides_in_1x1, "resnet164bn_cifar10"),

@@ -8,4 +8,5 @@ NAMES = ("se_resnet50", "se_resnet101", "se_resnet152", "se_resnext50_32x4d", "s
 
 PEERS = {name: partial(create_model, f"legacy_{name.replace('_', '', 1)}", drop_rate=0.0) for name in NAMES[:-1]}
 PEERS |= {f"{name}.timm": partial(create_model, name.replace("_", "", 1)) for name in NAMES[:-1]}
+PEERS["senet154.timm"] = partial(create_model, "senet154")
 PEERS["senet154"] = partial(create_model, "legacy_senet154", drop_rate=0.0)

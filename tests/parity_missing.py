@@ -1,0 +1,53 @@
+"""Why a peer cannot express one of our networks: peer -> pattern of our names -> reason."""
+
+NO_FAMILY = "timm has no such family"
+NO_SMALL_IMAGES = "timm has no network for images of 32x32: its stems stride"
+NO_GATES = "timm has no such network with squeeze-and-excitation"
+
+MISSING: dict[str, dict[str, str]] = {
+    "timm": {
+        "lenet5*": NO_FAMILY,
+        "alexnet*": NO_FAMILY,
+        "zfnet*": NO_FAMILY,
+        "googlenet*": NO_FAMILY,
+        "inception_v2*": NO_FAMILY,
+        "fractalnet34": NO_FAMILY,
+        "squeezenet*": NO_FAMILY,
+        "shufflenet*": NO_FAMILY,
+        "*_cifar": NO_SMALL_IMAGES,
+        "*wrn_??_[0-9]*": NO_SMALL_IMAGES,
+        "resnet152_sd_svhn": NO_SMALL_IMAGES,
+        "vgg11_lrn": "timm's VGG has no local response normalisation",
+        "vgg16_c": "timm's VGG has 3x3 convolutions only",
+        "resnet18": "timm's shortcuts are projections where the size changes (option B): see the .tv twin",
+        "resnet34": "timm's shortcuts are projections where the size changes (option B): see the .tv twin",
+        "resnet50": "timm strides in the 3x3 of a bottleneck: see the .tv twin",
+        "resnet101": "timm strides in the 3x3 of a bottleneck: see the .tv twin",
+        "resnet152": "timm strides in the 3x3 of a bottleneck: see the .tv twin",
+        "resnet152_sd": "timm strides in the 3x3 of a bottleneck, and does not scale branches by their survival",
+        "plain18": "timm's ResNet always has shortcuts",
+        "plain34": "timm's ResNet always has shortcuts",
+        "inception_v3": "timm has the release's network, not the paper's: see the .tv twin",
+        "inception_v4": "timm has the release's order of rows and columns, not the paper's: see the .timm twin",
+        "inception_resnet_v1": "timm has version 2 only",
+        "inception_resnet_v2": "timm has the release's network, not the paper's: see the .slim twin",
+        "preact_resnet18": "timm pools before the first activation, the paper behind it: see the .timm twin",
+        "preact_resnet34": "timm pools before the first activation, the paper behind it: see the .timm twin",
+        "preact_resnet50": "timm strides in the 3x3 and pools before the first activation: see the .timm twin",
+        "preact_resnet101": "timm strides in the 3x3 and pools before the first activation: see the .timm twin",
+        "preact_resnet152": "timm strides in the 3x3 and pools before the first activation: see the .timm twin",
+        "preact_resnet200": "timm strides in the 3x3 and pools before the first activation",
+        "xception": "timm pads max-poolings on every side, with another eps of batch norm: see the .timm twin",
+        "mobilenet_v1_x*": "the width is fixed in timm's public constructors, at 1 and 1.25",
+        "mobilenet_v1_conv": "timm's MobileNet is depthwise separable throughout",
+        "mobilenet_v1_shallow": "the depth is fixed in timm's public constructors",
+        "mobilenet_v2_x1_3*": "the width is fixed in timm's public constructors, and none has 1.3",
+        "nasnet_a_4_1056": "timm has 6 @ 4032 only: the number of cells is fixed",
+        "nasnet_a_7_1920": "timm has 6 @ 4032 only: the number of cells is fixed",
+        "nasnet_a_6_4032": "timm's striding mean poolings count the zeros of the padding: see the .timm twin",
+        "se_vgg16": NO_GATES,
+        "se_inception*": NO_GATES,
+        "se_mobilenet_v1": NO_GATES,
+        "se_shufflenet*": NO_GATES,
+    },
+}
