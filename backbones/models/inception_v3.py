@@ -49,7 +49,7 @@ RELEASED_FIG_5 = (32, 64, 64)
 FIG_6 = (128, 160, 160, 192, 192)  # per module: filters between the first and the last convolution of a branch
 RELEASED_FIG_6 = FIG_6[:4]
 
-Release = Literal["paper", "torchvision"]
+Release = Literal["paper", "torchvision", "keras"]
 RELEASES = get_args(Release)
 
 
@@ -166,8 +166,8 @@ class InceptionV3(Backbone):
     """Inception-v2 and v3, 299x299 images. The factorised 7x7 is the stem; the stages have strides 4, 8, 16 and 32.
 
     Both have the auxiliary classifier of Fig. 8, its widths as released; with `bn_auxiliary` its fully connected layer
-    is normalised too, and v2 becomes v3 (Sec. 10). `release` "torchvision" is that library's form of the authors'
-    release. `released_init`; in the auxiliary classifier the release takes deviations of 0.01 and 0.001.
+    is normalised too, and v2 becomes v3 (Sec. 10). `release` "torchvision" and "keras" are those libraries' forms of
+    the authors' release. `released_init`; in the auxiliary classifier the release takes deviations of 0.01 and 0.001.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class InceptionV3(Backbone):
     ) -> None:
         if release not in RELEASES:
             raise ValueError(f"release={release!r}; give one of {', '.join(RELEASES)}")
-        ported = release == "torchvision"
+        ported, count_include_pad = release != "paper", release == "torchvision"
         parts, channels = [], in_channels
         for rows in RELEASED if ported else TABLE_1:
             parts.append(nn.Sequential())
@@ -191,11 +191,14 @@ class InceptionV3(Backbone):
                 channels = width or channels
         stem, *stages = parts
         for pooled in RELEASED_FIG_5 if ported else FIG_5:
-            stages[-1].append(figure_5(channels, pooled, 5 if ported else 3, ported))
+            stages[-1].append(figure_5(channels, pooled, 5 if ported else 3, count_include_pad))
             channels = 224 + pooled
         widths = RELEASED_FIG_6 if ported else FIG_6
-        stages.append(nn.Sequential(first_reduction(), *(figure_6(width, ported, ported) for width in widths)))
-        stages.append(nn.Sequential(second_reduction(), figure_7(1280, ported), figure_7(2048, ported)))
+        stages.append(
+            nn.Sequential(first_reduction(), *(figure_6(width, ported, count_include_pad) for width in widths))
+        )
+        fans = (figure_7(channels, count_include_pad) for channels in (1280, 2048))
+        stages.append(nn.Sequential(second_reduction(), *fans))
         taps = {(2, len(widths)): auxiliary(num_classes, bn_auxiliary)} if aux else {}
         super().__init__(
             stem=stem,
@@ -263,7 +266,7 @@ V3_ERRORS = (
     errors("Table 4", 19.47, 4.48, "12 crops"),
     errors("Table 4", 18.77, 4.2, "144 crops"),
 )
-DEPARTURES = (
+RELEASED_DEPARTURES = (
     Departure("a 1x1 convolution to 80 channels", "3x3", "Table 1"),
     Departure("a 3x3 convolution to 192 channels, stride 1, and a max-pooling", "one of stride 2", "Table 1"),
     Departure("192 channels enter the 35x35 modules", "a padded 3x3 convolution makes 288 of them", "Table 1"),
@@ -271,6 +274,8 @@ DEPARTURES = (
     Departure("a 5x5 convolution in the 35x35 modules", "a 3x3", "Fig. 5"),
     Departure("four modules at 17x17", "five", "Table 1"),
     Departure("the longest branch of a 17x17 module starts with 7x1", "with 1x7", "Fig. 6"),
+)
+TORCHVISION_DEPARTURES = (
     Departure(
         "zeros of the padding count in a mean over 3x3", "not said; they do not in the authors' release", "Fig. 5"
     ),
@@ -303,7 +308,16 @@ register(
         PAPER,
         settings={"release": "torchvision", "aux": True, "drop_rate": 0.5},
         reported=(Reported("1707.07012, Table 2", params=23.8e6, madds=5.72e9),),
-        departures=DEPARTURES,
+        departures=(*RELEASED_DEPARTURES, *TORCHVISION_DEPARTURES),
+        recipe=RECIPE,
+        **SHAPE,
+    ),
+    Variant(
+        "inception_v3.keras",
+        InceptionV3,
+        PAPER,
+        settings={"release": "keras", "aux": True},
+        departures=RELEASED_DEPARTURES,
         recipe=RECIPE,
         **SHAPE,
     ),

@@ -196,16 +196,25 @@ NETWORKS: dict[str, tuple[dict[str, Any], tuple[Reported, ...]]] = {  # name -> 
     "mobilenet_v1_shallow": ({"shallow": True}, (printed(5, 65.3, 307, 2.9),)),
 }
 ALIASES = {"mobilenet_v1": ("mobilenet_v1_x1_0",)}
+RELU6 = Departure("ReLU6, which ends at 6", "ReLU", "Sec. 3.2")
+FAR_EDGE = Departure(
+    "a 3x3 of stride 2 is padded as SAME; Keras pads the far edges by 1, which is the same for maps of even sides only",
+    "SAME padding of the authors' release",
+    "Table 1",
+)
 DEPARTURES = (
     Departure("padding of 1 on every side", "SAME padding of the authors' release", "Table 1"),
     Departure("batch normalisation with eps 1e-5", "1e-3 in the authors' release", "Sec. 3.2"),
-    Departure("ReLU6, which ends at 6", "ReLU", "Sec. 3.2"),
+    RELU6,
     Departure("no dropout", "dropout of rate 0.001 in the authors' release", "Sec. 3.2"),
 )
 
 for name, (settings, claims) in NETWORKS.items():
     aliases = ALIASES.get(name, ())
     register(Variant(name, MobileNetV1, PAPER, settings, claims, recipe=RECIPE, cannot=NO_BRANCH, aliases=aliases))
+    if settings.keys() == {"width"}:
+        twin, relu6 = (RELU6, FAR_EDGE), {**settings, "relu6": True}
+        register(Variant(f"{name}.keras", MobileNetV1, PAPER, relu6, departures=twin, recipe=RECIPE, cannot=NO_BRANCH))
 register(
     Variant(
         "mobilenet_v1.timm",

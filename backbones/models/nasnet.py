@@ -90,6 +90,7 @@ class Style(NamedTuple):
     eps: float  # of batch norm
     count_include_pad: bool  # whether mean poolings with a stride count the padding's zeros
     drop_path_rate: float
+    max_pad: float = float("-inf")  # around the map of max-poolings with a stride
 
     def projection(self, in_channels: int, out_channels: int, relu: bool = True) -> nn.Sequential:
         """norm(1x1(relu(x))). (N, C, H, W) -> (N, out_channels, H, W)."""
@@ -148,7 +149,7 @@ def operation(kind: str, in_channels: int, out_channels: int, stride: int, style
     if name == "sep":
         layers = separable(kernel_size, in_channels, out_channels, stride, style)
     elif name == "max":
-        layers = nn.Sequential(SamePad(kernel_size, stride, float("-inf")), nn.MaxPool2d(kernel_size, stride))
+        layers = nn.Sequential(SamePad(kernel_size, stride, style.max_pad), nn.MaxPool2d(kernel_size, stride))
     else:
         layers = average(kernel_size, stride, style)
     if name != "sep" and in_channels != out_channels:
@@ -283,7 +284,8 @@ class NASNet(Backbone):
 
     The stem strides by 2, each of two reduction cells by 2 again; a stage begins with the reduction that makes its
     resolution. `skip_reduction_layer_input`: the cell after a reduction reads the map before the last as its previous
-    one; `aux_side` is the side of the auxiliary head's full-size convolution.
+    one; `aux_side` is the side of the auxiliary head's full-size convolution. With `zero_pad` the zeros of the padding
+    enter the poolings with a stride, those of the mean as `count_include_pad` alone lets them.
     """
 
     def __init__(
@@ -293,6 +295,7 @@ class NASNet(Backbone):
         stem_channels: int = 32,
         skip_reduction_layer_input: bool = False,
         count_include_pad: bool = False,
+        zero_pad: bool = False,
         aux: bool = True,
         aux_side: int = 4,
         num_classes: int = 1000,
@@ -300,7 +303,8 @@ class NASNet(Backbone):
         drop_rate: float = 0.5,
         drop_path_rate: float = 0.0,
     ) -> None:
-        style = Style(1e-3, count_include_pad, drop_path_rate)
+        max_pad = 0.0 if zero_pad else float("-inf")
+        style = Style(1e-3, count_include_pad or zero_pad, drop_path_rate, max_pad)
         filters = first_filters(repeats, penultimate_filters, 4 * WIDEST)
         cells = CellStack(stem_channels, GROUPS * repeats + GROUPS + 1, style)
         early = [cells.cell(REDUCTION_CELL, filters // 4), cells.cell(REDUCTION_CELL, filters // 2)]
@@ -401,6 +405,14 @@ PADDING_COUNTS = Departure(
     "means of the values inside the map, as TensorFlow computes them",
     "Fig. 4 and the release",
 )
+ZEROS_ENTER = (
+    PADDING_COUNTS,
+    Departure(
+        "the zeros of the padding enter 3x3 max-poolings with stride 2",
+        "only values inside the map do, as TensorFlow computes them",
+        "Fig. 4 and the release",
+    ),
+)
 LARGE: dict[str, Any] = {"stem_channels": 96, "skip_reduction_layer_input": True, "drop_path_rate": 0.3, "aux": True}
 
 
@@ -418,10 +430,11 @@ def cifar(name: str, n: int, p: int, params: float, error: float, with_cutout: f
 
 cifar("nasnet_a_6_768_cifar", 6, 768, 3.3e6, 3.41, 2.65)
 cifar("nasnet_a_7_2304_cifar", 7, 2304, 27.6e6, 2.97, 2.40, gap=UNEXPLAINED)
+FOUR_1056 = {"repeats": 4, "penultimate_filters": 1056, "aux": True, "aux_side": 4}
 imagenet(
     "nasnet_a_4_1056",
     224,
-    {"repeats": 4, "penultimate_filters": 1056, "aux": True, "aux_side": 4},
+    FOUR_1056,
     Reported("Table 3", 5.3e6, 564e6, maps=(56, 28, 14, 7), top1=74.0, top5=91.6, protocol="one crop"),
     recipe=MOBILE_RECIPE,
 )
@@ -438,6 +451,20 @@ imagenet(
     331,
     SIX_4032,
     Reported("Table 2", 88.9e6, 23.8e9, maps=(83, 42, 21, 11), top1=82.7, top5=96.2, protocol="one crop"),
+    recipe=LARGE_RECIPE,
+)
+imagenet(
+    "nasnet_a_4_1056.keras",
+    224,
+    {**FOUR_1056, "zero_pad": True},
+    departures=ZEROS_ENTER,
+    recipe=MOBILE_RECIPE,
+)
+imagenet(
+    "nasnet_a_6_4032.keras",
+    331,
+    {**SIX_4032, "zero_pad": True},
+    departures=ZEROS_ENTER,
     recipe=LARGE_RECIPE,
 )
 imagenet(

@@ -44,11 +44,13 @@ CIFAR_LAYERS = {False: 2, True: 3}  # bottleneck? -> layers per unit: depth 6n +
 
 Unit = Literal["original", "pre-activation"]
 UNITS = get_args(Unit)
+Release = Literal["paper", "keras"]
+RELEASES = get_args(Release)
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Without bias; keeps the map's size up to its stride."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """Keeps the map's size up to its stride."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
 
 
 def norm_relu(channels: int) -> list[nn.Module]:
@@ -59,7 +61,7 @@ def norm_relu(channels: int) -> list[nn.Module]:
 class PreActUnit(nn.Module):
     """shortcut(x) + branch(activation(x)), eq. 4 and 5: nothing after the sum. (N, C, H, W) -> the branch's shape.
 
-    Where the size changes, the shortcut reads the activated map too (the authors' release); elsewhere the
+    Where the shortcut is a projection, it reads the activated map too (the authors' release); elsewhere the
     activation belongs to the branch, and goes with it when stochastic depth drops that.
     """
 
@@ -67,7 +69,7 @@ class PreActUnit(nn.Module):
         self, activation: list[nn.Module], branch: list[nn.Module], shortcut: nn.Module, drop_path_rate: float
     ) -> None:
         super().__init__()
-        shared = not isinstance(shortcut, nn.Identity)
+        shared = not isinstance(shortcut, nn.Identity | nn.MaxPool2d)
         self.activation = nn.Sequential(*activation if shared else ())
         self.branch = nn.Sequential(*() if shared else activation, *branch)
         self.shortcut = shortcut
@@ -83,12 +85,15 @@ class PreActPlan(Plan):
 
     def stages(self, in_channels: int, activated: bool = False) -> list[nn.Sequential]:
         """The last unit is followed by an activation; the first has none where the stem has `activated` (Appendix)."""
-        stages = super().stages(in_channels)
+        stages = self.rows(in_channels)
         if activated:
             rate = self.drop_path_rate / sum(self.blocks)
             stages[0][0] = self.unit([], in_channels, self.channels[0], self.strides[0], rate)
         stages[-1].extend(norm_relu(self.channels[-1]))
         return stages
+
+    def rows(self, in_channels: int) -> list[nn.Sequential]:
+        return super().stages(in_channels)
 
     def block(self, in_channels: int, out_channels: int, stride: int, drop_path_rate: float) -> nn.Module:
         return self.unit(norm_relu(in_channels), in_channels, out_channels, stride, drop_path_rate)
@@ -96,11 +101,13 @@ class PreActPlan(Plan):
     def unit(
         self, activation: list[nn.Module], in_channels: int, out_channels: int, stride: int, drop_path_rate: float
     ) -> PreActUnit:
-        if self.shortcut == "B" and (stride > 1 or in_channels != out_channels):
-            shortcut: nn.Module = conv(in_channels, out_channels, 1, stride)
-        else:
-            shortcut = make_shortcut("A", in_channels, out_channels, stride)
+        shortcut = self.way_past(in_channels, out_channels, stride)
         return PreActUnit(activation, self.branch(in_channels, out_channels, stride), shortcut, drop_path_rate)
+
+    def way_past(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        if self.shortcut == "B" and (stride > 1 or in_channels != out_channels):
+            return conv(in_channels, out_channels, 1, stride)
+        return make_shortcut("A", in_channels, out_channels, stride)
 
     def branch(self, in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:
         """3x3, 3x3 or 1x1, 3x3, 1x1; the first activation is the unit's."""
@@ -118,11 +125,42 @@ class PreActPlan(Plan):
         ]
 
 
+class KerasPlan(PreActPlan):
+    """Each row of units strides in its last unit, which takes every second value past its branch.
+
+    Projections and the last convolution of a branch have biases.
+    """
+
+    def rows(self, in_channels: int) -> list[nn.Sequential]:
+        """A unit that strides opens the next stage, so that the maps of a stage have one size."""
+        stages, depth = [nn.Sequential()], 0
+        for repeats, out_channels, last_stride in zip(self.blocks, self.channels, self.strides, strict=True):
+            for i in range(1, repeats + 1):
+                stride, depth = last_stride if i == repeats else 1, depth + 1
+                if stride > 1:
+                    stages.append(nn.Sequential())
+                rate = self.drop_path_rate * depth / sum(self.blocks)
+                stages[-1].append(self.block(in_channels, out_channels, stride, rate))
+                in_channels = out_channels
+        return stages
+
+    def way_past(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        if in_channels != out_channels:
+            return conv(in_channels, out_channels, 1, stride, bias=True)
+        return nn.MaxPool2d(1, stride) if stride > 1 else nn.Identity()
+
+    def branch(self, in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:
+        *layers, last = super().branch(in_channels, out_channels, stride)
+        assert isinstance(last, nn.Conv2d)
+        return [*layers, conv(last.in_channels, out_channels, last.kernel_size[0], bias=True)]
+
+
 class PreActResNet(Backbone):
     """Pre-activation ResNet for 224x224 images. `he_init` (Appendix).
 
     The first activation stands right after conv1 (Appendix), before the max-pooling that opens the first stage;
-    without `norm_in_stem` it is the first unit's, after the pooling.
+    without `norm_in_stem` it is the first unit's, after the pooling. `release` "keras" is that library's form, without
+    a norm in the stem.
     """
 
     def __init__(
@@ -130,6 +168,7 @@ class PreActResNet(Backbone):
         depth: int,
         stride_in: Literal["1x1", "3x3"] = "1x1",
         norm_in_stem: bool = True,
+        release: Release = "paper",
         num_classes: int = 1000,
         in_channels: int = 3,
         drop_rate: float = 0.0,
@@ -139,13 +178,20 @@ class PreActResNet(Backbone):
             raise ValueError(
                 f"depth={depth}, stride_in={stride_in!r}; depths are {list(BLOCKS)}, strides in 1x1 or 3x3"
             )
+        keras = release == "keras"
+        if release not in RELEASES or (keras and norm_in_stem):
+            raise ValueError(
+                f"release={release!r}, norm_in_stem={norm_in_stem}; give paper, or keras without norm in the stem"
+            )
         bottleneck = depth >= BOTTLENECK_FROM
         channels = tuple(c * EXPANSION if bottleneck else c for c in CHANNELS)
-        plan = PreActPlan(BLOCKS[depth], channels, (1, 2, 2, 2), bottleneck, stride_in, "B", drop_path_rate)
+        kind, strides = (KerasPlan, (2, 2, 2, 1)) if keras else (PreActPlan, (1, 2, 2, 2))
+        plan = kind(BLOCKS[depth], channels, strides, bottleneck, stride_in, "B", drop_path_rate)
         stages = plan.stages(64, activated=norm_in_stem)
-        stages[0].insert(0, nn.MaxPool2d(3, 2, 1))
+        pooling = nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(3, 2)) if keras else nn.MaxPool2d(3, 2, 1)
+        stages[0].insert(0, pooling)
         super().__init__(
-            stem=nn.Sequential(conv(in_channels, 64, 7, 2), *norm_relu(64) if norm_in_stem else ()),
+            stem=nn.Sequential(conv(in_channels, 64, 7, 2, bias=keras), *norm_relu(64) if norm_in_stem else ()),
             stages=stages,
             head=Head(channels[-1], num_classes, drop_rate=drop_rate),
             in_channels=in_channels,
@@ -205,10 +251,20 @@ WARM_RECIPE = replace(
     warmup_epochs=1.0,
     deviations=(PER_CHANNEL, "a rate that rises over the first epoch, in place of 0.01 for the first 400 iterations"),
 )
+IN_3X3 = replace(STRIDE_IN_3X3, section="1512.03385, Table 1")
 POOL_FIRST = Departure(
     "max-pooling right after conv1, and the first activation in the first unit",
     "the first activation right after conv1",
     "Appendix",
+)
+STRIDE_LAST = (
+    Departure(
+        "the last unit of each row strides, and takes every second value past its branch",
+        "the first, past a projection",
+        "1512.03385, Table 1",
+    ),
+    Departure("zeros of the padding enter the max-pooling", "only values of the map do", "the authors' release"),
+    Departure("biases in conv1, the projections and the last convolution of a branch", "none", "the authors' release"),
 )
 MEDIAN = "one view, median of 5 runs"
 
@@ -246,8 +302,19 @@ for depth in BLOCKS:
                 PAPER,
                 {**settings, **late, "norm_in_stem": False},
                 recipe=recipe,
-                departures=(*([replace(STRIDE_IN_3X3, section="1512.03385, Table 1")] if late else ()), POOL_FIRST),
+                departures=(*([IN_3X3] if late else ()), POOL_FIRST),
                 aliases=(f"resnetv2_{depth}",),
+            )
+        )
+    if BOTTLENECK_FROM <= depth <= 152:
+        register(
+            Variant(
+                f"preact_resnet{depth}.keras",
+                PreActResNet,
+                PAPER,
+                {**settings, "stride_in": "3x3", "norm_in_stem": False, "release": "keras"},
+                recipe=recipe,
+                departures=(IN_3X3, POOL_FIRST, *STRIDE_LAST),
             )
         )
 
