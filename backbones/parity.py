@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
 from backbones.recognise import networks, twins
-from backbones.weights.convert import Network, Peer
+from backbones.weights.convert import Network, Peer, convs
 
 SIDE = 97
 """of the images, where the network reads so small ones: odd, so that paddings show"""
@@ -86,8 +86,10 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         empty = create_model(network.ours)
     batch = _images(peer, theirs, empty, images, generator)
     with TemporaryDirectory(prefix="backbones-") as folder, _quiet():
-        if weights is None:
+        if weights is None and convs(theirs):
             randomise(theirs, batch, generator)
+        elif weights is None:
+            _hand_over(peer, network, theirs, batch, generator)
         else:
             peer.restore(theirs, Path(weights))
         file = Path(folder, f"theirs{peer.suffix}")
@@ -102,7 +104,8 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         after = peer.restore(theirs, back)
         changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     single = compare(ours, theirs, batch)
-    double = compare(ours.double(), theirs.double(), batch.double())
+    ours, theirs = ours.double(), theirs.double()
+    double = compare(ours, theirs, batch.double())
     parted = parting(ours, theirs, peer, batch.double()) if double.relative > APART else ""
     shape, settings = tuple(batch.shape), dict(network.settings)
     return Parity(
@@ -155,6 +158,16 @@ def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> 
         spread = norm.running_var.sqrt()
         norm.running_mean += 0.1 * spread * torch.randn(spread.shape, generator=generator)
         norm.running_var *= torch.empty(spread.shape).uniform_(0.8, 1.25, generator=generator)
+
+
+def _hand_over(peer: Peer, network: Network, theirs: nn.Module, images: Tensor, generator: torch.Generator) -> None:
+    """Random weights and statistics for a network whose layers are not torch's: those of ours."""
+    without = {"aux": False} if "aux" in model_info(network.ours).settings else {}
+    ours = create_model(network.ours, **{**network.settings, **without}).eval()
+    randomise(ours, images, generator)
+    state, known = ours.state_dict(), peer.tensors(theirs)
+    found = {slot.name: slot.there(state[key]) for key, slot in peer.slots(ours).items() if slot.name in known}
+    theirs.load_state_dict(found, strict=False)
 
 
 def _images(peer: Peer, theirs: nn.Module, ours: Backbone, count: int, generator: torch.Generator) -> Tensor:

@@ -34,8 +34,18 @@ MISSING: dict[str, dict[str, str]] = {
         "efficientnet_b?": "torchvision pads on every side: see the .tv twin",
         "squeezenet*": "torchvision's SqueezeNet has no bypasses",
         **dict.fromkeys(
-            ("lenet5*", "zfnet*", "inception_v2*", "inception_v4*", "inception_resnet*", "fractalnet*", "preact_*")
-            + ("xception*", "mobilenet_v1*", "shufflenet*", "se_*", "senet*", "nasnet*"),
+            (
+                *(
+                    "lenet5*",
+                    "zfnet*",
+                    "inception_v2*",
+                    "inception_v4*",
+                    "inception_resnet*",
+                    "fractalnet*",
+                    "preact_*",
+                ),
+                *("xception*", "mobilenet_v1*", "shufflenet*", "se_*", "senet*", "nasnet*"),
+            ),
             "torchvision has no such family",
         ),
     },

@@ -6,6 +6,7 @@ python tests/parity_table.py    proves all pairs whose peers are installed, in t
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import json
 import sys
@@ -15,10 +16,11 @@ from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
 
-from parity_missing import MISSING
+from parity_missing import MISSING, ONLY_AT
 
 from backbones import list_models
 from backbones.parity import Parity, prove
+from backbones.weights.convert import Peer
 from backbones.weights.peers import PEERS
 
 FILE = Path(__file__).parents[1] / "docs" / "weights.md"
@@ -26,7 +28,7 @@ INTRODUCTION = """# Weights: ours against everybody's
 
 For every network and every peer: the peer makes its network with random weights and random batch statistics and saves
 it as its users do; `create_model(name, weights=FILE)` loads that; both compute logits of the same 2 random images, of
-97x102 pixels where the peer reads them (*: of the network's own size). The figures are the largest difference over the
+97x102 pixels where the peer reads them (*: of a size that the peer reads). The figures are the largest difference over the
 range of the logits, in fp64 and in fp32. Then the weights are written back with `to=PEER`, loaded by the peer strictly,
 and every tensor is equal to the last bit. A number in brackets is the reason why a peer has no such network.
 
@@ -46,13 +48,26 @@ def reason(peer: str, name: str) -> str:
     return found[0]
 
 
+def limit(peer: str, theirs: str) -> str:
+    """Where the peer's function is ours only for some sizes of images."""
+    return next((why for pattern, why in ONLY_AT.get(peer, {}).items() if fnmatchcase(theirs, pattern)), "")
+
+
 def cell(report: Parity, kwargs: dict[str, object]) -> str:
     extra = ", ".join(f"{key}={value}" for key, value in {**kwargs, **report.settings}.items() if key != "aux")
     assert report.changed == 0, f"{report.theirs}: {report.changed} tensors changed on the way"
     assert not report.parts_at, f"{report.theirs}: parts at {report.parts_at}"
     small = "" if report.images[2] != report.images[3] else "*"
+    small += "†" if limit(report.peer, report.theirs) else ""
     name = f"{report.theirs}({extra})" if extra else report.theirs
     return f"`{name}`{small} {report.fp64.relative:.0e} / {report.fp32.relative:.0e}"
+
+
+def hidden(peer: Peer) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, why in peer.hides.items():
+        found.setdefault(why, []).append(name)
+    return found
 
 
 def page(reports: dict[tuple[str, int], Parity]) -> Iterator[str]:
@@ -76,6 +91,14 @@ def page(reports: dict[tuple[str, int], Parity]) -> Iterator[str]:
         yield f"| `{name}` | {' | '.join(cells)} |"
     yield ""
     yield from (f"{number}. {why}" for why, number in reasons.items())
+    yield "\n† The same function only for some images:\n"
+    yield from (f"- {peer}'s `{theirs}`: {why}" for peer, told in ONLY_AT.items() for theirs, why in told.items())
+    yield "\nWhat peers do beside their layers, which loading says:\n"
+    yield from (
+        f"- {peer.name}'s {', '.join(f'`{name}`' for name in names)}: {why}"
+        for peer in PEERS.values()
+        for why, names in hidden(peer).items()
+    )
 
 
 def main() -> None:
