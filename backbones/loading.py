@@ -91,7 +91,7 @@ def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
         if file.metadata.get("format", "").startswith("backbones "):
             return weights_file.describe(found.path)[0].network
         shapes = {name: entry.shape for name, entry in file.header.items()}
-        fits = guess(shapes, file.metadata, source or found.network)
+        fits = guess(shapes, file.metadata if file.kind == "hdf5" else {}, source or found.network)
     names = sorted({f.network.ours for f in fits})
     if len(names) != 1:
         several = f"those of {' or '.join(names)}; say which" if names else "nobody's whose files are read"
@@ -115,7 +115,7 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
         for note in file.notes:
             log.info("%s: %s", source.said, note)
         shapes = {name: entry.shape for name, entry in file.header.items()}
-        found = recognise(wish, source, shapes, file.metadata)
+        found = recognise(wish, source, shapes, file.metadata if file.kind == "hdf5" else {})
         tensors = file.load()
     variant = registry.find(found.network.ours)
     _say(wish, source, found, variant)

@@ -83,9 +83,8 @@ def recognise(
     allowed = [f for f in functions.values() if f.network.ours == wish.variant.name or not named]
     if len(allowed) == 1:
         return allowed[0]
-    raise ValueError(
-        f"{source.said} does not fit {wish.name}: {_why(wish, shapes, metadata or {}, fits, list(functions.values()))}"
-    )
+    why = _why(wish, fits, list(functions.values()), lambda: guess(shapes, metadata))
+    raise ValueError(f"{source.said} does not fit {wish.name}: {why}")
 
 
 def guess(
@@ -110,14 +109,8 @@ def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
         yield from ((peer, n) for n in peer.networks if network in ("", n.name))
 
 
-def _why(
-    wish: Wish,
-    shapes: Mapping[str, Sequence[int]],
-    metadata: Mapping[str, str],
-    fits: Sequence[Fit],
-    whole: Sequence[Fit],
-) -> str:
-    """What is wrong, and what to do."""
+def _why(wish: Wish, fits: Sequence[Fit], whole: Sequence[Fit], others: Callable[[], list[Fit]]) -> str:
+    """What is wrong, and what to do; `others` looks for whose weights they are."""
     if len(whole) > 1:
         ways = " or ".join(f"source='{f.peer.name}:{f.network.name}' ({f.network.ours})" for f in whole)
         return f"equal shapes, but several functions; say whose it is: {ways}"

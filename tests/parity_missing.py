@@ -44,7 +44,7 @@ MISSING: dict[str, dict[str, str]] = {
                     "fractalnet*",
                     "preact_*",
                 ),
-                *("xception*", "mobilenet_v1*", "shufflenet*", "se_*", "senet*", "nasnet*"),
+                *("preact_*", "xception*", "mobilenet_v1*", "shufflenet*", "se_*", "senet*", "nasnet*"),
             ),
             "torchvision has no such family",
         ),
