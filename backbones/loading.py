@@ -251,6 +251,12 @@ def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
         log.info("%s: %s", source.said, hidden)
 
 
+def brought(model: Backbone) -> dict[str, Any]:
+    """The settings that it takes to build this network again by its variant's name."""
+    aux = {"aux": bool(model.aux)} if "aux" in model.settings else {}
+    return {**_changed(model), **aux}
+
+
 def _changed(model: Backbone) -> dict[str, Any]:
     """The settings by which the network's function is not its variant's."""
     defaults = {key: p.default for key, p in inspect.signature(model.variant.build).parameters.items()}
