@@ -66,7 +66,7 @@ MISSING: dict[str, dict[str, str]] = {
         "squeezenet*": NO_FAMILY_OF_KERAS,
         "shufflenet*": NO_FAMILY_OF_KERAS,
         "se_*": NO_FAMILY_OF_KERAS,
-        "senet154": NO_FAMILY_OF_KERAS,
+        "senet154*": NO_FAMILY_OF_KERAS,
         "plain*": "Keras' ResNet always has shortcuts",
         "*_sd*": "Keras' ResNet has no stochastic depth, whose survival scales the branches",
         "*_cifar": "Keras' networks are for large images: their stems stride",
