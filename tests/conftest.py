@@ -3,6 +3,9 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"  # before torch: two processes, two cores
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+from importlib.util import find_spec
 
 import pytest
 from networks import DEEP, KINDS, SMALLEST
@@ -19,3 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if deep or (name and stands_for_none):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if find_spec("keras") is None:
+        terminalreporter.write_line("KERAS IS NOT INSTALLED: its networks and files are not tested", yellow=True)

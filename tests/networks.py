@@ -7,7 +7,7 @@ NAMES = list_models()
 DEEP = {"resnet1202_cifar", "resnet1202_sd_cifar", "preact_resnet1001_cifar", "resnet1001_cifar"}
 """thousands of layers: by default only its counts are tested; its blocks are those of shallower names"""
 
-SAME_KIND = {"column", "wide", "skip_reduction_layer_input", "count_include_pad"}
+SAME_KIND = {"column", "wide", "skip_reduction_layer_input", "count_include_pad", "zero_pad"}
 """settings that are words or truths, but make networks too alike, or only huge ones, to be a kind of their own"""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from backbones import create_model, list_models, model_info
 from backbones.backbone import Backbone
 from backbones.weights.convert import Network
-from backbones.weights.keras import KERAS, PREPROCESSING, STD, UNSCALED, normalisation
+from backbones.weights.keras import CAFFE, KERAS, PREPROCESSING, STD, UNSCALED, normalisation
 from backbones.weights.keras_files import canonical, has_names, kind, write
 from backbones.weights.keras_network import KerasNetwork
 from backbones.weights.reader import opened
@@ -54,8 +54,12 @@ def randomised(network: Network, images: Tensor) -> Backbone:
     generator = torch.Generator().manual_seed(0)
     model = ours_of(network).double()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for layer in (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
+    for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        if name.endswith((".squeeze", ".excite")):  # strong gates make deep networks chaotic: 1e-15 grows to 1e-6
+            layer.weight.data *= 0.1
         if layer.bias is not None:
             layer.bias.data.uniform_(-0.1, 0.1, generator=generator)
     for norm in norms:
@@ -102,7 +106,7 @@ def test_names_shapes_and_order_are_keras_own(network: Network) -> None:
         mine = {**normalisation(network), **there(network, ours_of(network))}
     state = theirs.state_dict()
     assert {name: tuple(t.shape) for name, t in mine.items()} == {name: tuple(t.shape) for name, t in state.items()}
-    assert [*by_layer(mine)] == [] or [name for name, _ in by_layer(mine)] == [name for name, _ in by_layer(state)]
+    assert [name for name, _ in by_layer(mine)] == [name for name, _ in by_layer(state)]
     assert isinstance(theirs, KerasNetwork)
     for layer, (name, variables) in zip((x for x in theirs.keras.layers if x.weights), by_layer(mine), strict=True):
         classes = {"conv2d": "Conv2D", "dense": "Dense", "batch_normalization": "BatchNormalization"}
@@ -201,7 +205,7 @@ def test_long_lists_are_cut_as_keras_cuts_them(tmp_path: Path) -> None:
     write(tmp_path / "a.h5", {f"{name}/kernel": torch.zeros(1, 1) for name in names})
     with opened(tmp_path / "a.h5") as file:
         root = json.loads(file.metadata["attributes"])["/"]
-    parts = [root[f"layer_names{i}"] for i in range(3)]
+    parts = [root[f"layer_names{i}"] for i in range(2)]
     assert [name for part in parts for name in part] == names
 
 
@@ -230,19 +234,23 @@ def test_what_efficientnets_files_expect_of_images() -> None:
 
 
 @needs_keras
-@pytest.mark.parametrize("network", each(QUICK))
-def test_images_are_what_keras_preprocessing_makes_of_them(network: Network) -> None:
+def test_images_are_what_keras_preprocessing_makes_of_them() -> None:
     """Pixels through our mean and deviation, turned for Keras, are those of its own preprocess_input."""
-    from keras.src.applications.imagenet_utils import preprocess_input
+    from keras import applications as k
 
-    expected, pixels = PREPROCESSING[network.name], torch.randint(0, 256, (1, 4, 5, 3)).float()
-    if network.name.startswith("EfficientNet"):
-        return
-    mean, std = torch.tensor(expected.mean), torch.tensor(expected.std)
-    mine = (pixels / 255 - mean) / std
-    mode = "caffe" if std[0] < 0.01 else "tf" if mean[0] == 0.5 else "torch"
-    theirs = torch.as_tensor(preprocess_input(pixels.numpy().copy(), mode=mode))
-    torch.testing.assert_close(mine.flip(-1) if mode == "caffe" else mine, theirs, atol=1e-4, rtol=1e-5)
+    pixels = torch.randint(0, 256, (1, 4, 5, 3)).float()
+    modules = {"VGG16": k.vgg16, "VGG19": k.vgg19, "Xception": k.xception, "InceptionV3": k.inception_v3}
+    modules |= {"InceptionResNetV2": k.inception_resnet_v2, "MobileNet": k.mobilenet, "MobileNetV2": k.mobilenet_v2}
+    modules |= {f"ResNet{depth}": k.resnet for depth in (50, 101, 152)}
+    modules |= {f"ResNet{depth}V2": k.resnet_v2 for depth in (50, 101, 152)}
+    modules |= {f"DenseNet{depth}": k.densenet for depth in (121, 169, 201)}
+    modules |= {"NASNetMobile": k.nasnet, "NASNetLarge": k.nasnet}
+    assert modules.keys() == {name for name in PREPROCESSING if not name.startswith("EfficientNet")}
+    for name, module in modules.items():
+        expected = PREPROCESSING[name]
+        mine = (pixels / 255 - torch.tensor(expected.mean)) / torch.tensor(expected.std)
+        theirs = torch.as_tensor(module.preprocess_input(pixels.numpy().copy()).copy())
+        torch.testing.assert_close(mine.flip(-1) if name in CAFFE else mine, theirs, atol=1e-4, rtol=1e-5)
 
 
 def test_every_network_is_kerass_or_says_why_not() -> None:
