@@ -1,5 +1,8 @@
 """Every network that a peer can express: its own file gives its logits here, and comes back to it unchanged."""
 
+import re
+
+import parity_table
 import pytest
 import torch
 from torch import nn
@@ -59,6 +62,24 @@ def test_every_partner_is_a_network_of_ours() -> None:
     assert {network.ours for _, network in CASES} <= set(names)
     for peer, network in CASES:
         assert load()[network.ours]["family"] in peer.layers, told(peer, network)
+
+
+def test_the_page_has_no_hole() -> None:
+    """Every network and peer: what was compared and how it came out, or why there is nothing to compare."""
+    text = parity_table.FILE.read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in list_models()], "stale; run: make parity"
+    reasons = dict(re.findall(r"^(\d+)\. (.*)$", text, re.MULTILINE))
+    for row in rows:
+        for peer, cell in zip(PEERS.values(), row[1:], strict=True):
+            found = [n for n in peer.networks if f"`{n.ours}`" == row[0]]
+            pairs = re.findall(r"`(.+?)`[*†]* (\S+) / (\S+?)(?:<br>|$)", cell)
+            assert [name.partition("(")[0] for name, *_ in pairs] == [n.name for n in found], "stale; run: make parity"
+            assert all(float(fp64) < 1e-9 and float(fp32) < 1e-4 for _, fp64, fp32 in pairs), row[0]
+            if not found:
+                number = re.fullmatch(r"\[(\d+)\]", cell)
+                assert number, (row[0], peer.name)
+                assert reasons[number[1]] == parity_table.reason(peer.name, row[0].strip("`"))
 
 
 def test_it_says_where_two_networks_part() -> None:
