@@ -112,6 +112,10 @@ class Peer:
         """Whether a tensor of theirs is no weight of the network."""
         return False
 
+    def beside(self, names: Iterable[str]) -> set[str]:
+        """The names in a file that are no tensors of a network at all, such as an optimiser's."""
+        return set()
+
     def image_sizes(self, theirs: nn.Module) -> Sequence[tuple[int, int]]:
         """Heights and widths at which its network is compared with ours, the first that it reads; () leaves it open."""
         return ()
@@ -205,11 +209,9 @@ def fit(
                 lines.append(f"missing: {slot.name} {shape}")
         elif (there := tuple(shapes[spelled[slot.name]])) != shape:
             lines.append(f"shape: {spelled[slot.name]} is {there}, the network has {shape}")
-    lines += [
-        f"no place for: {old} {tuple(shapes[old])}"
-        for name, old in spelled.items()
-        if name not in expected and not peer.ignores(name)
-    ]
+    placed = {old for name, old in spelled.items() if name in expected or peer.ignores(name)}
+    placed |= peer.beside(shapes)
+    lines += [f"no place for: {name} {tuple(shape)}" for name, shape in shapes.items() if name not in placed]
     return Fit(peer, network, model, spelled, lines)
 
 

@@ -108,6 +108,10 @@ class KerasPeer(Peer):
             layers = [(layer, keras_files.kind(layer, variables)) for layer, variables in made.items()]
         return {self.respell(name): old for old, name in keras_files.canonical(names, attributes, layers).items()}
 
+    def beside(self, names: Iterable[str]) -> set[str]:
+        """An optimiser's, of a file that keeps the whole model."""
+        return {name for name in names if name.startswith(keras_files.NO_WEIGHTS)}
+
     def image_sizes(self, theirs: nn.Module) -> Sequence[tuple[int, int]]:
         """Those that it was made for."""
         assert isinstance(theirs, KerasNetwork)
