@@ -16,6 +16,7 @@ from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
 from backbones.recognise import networks, twins
 from backbones.weights.convert import Network, Peer, convs
+from backbones.weights.reader import opened
 
 SIDE = 97
 """of the images, where the network reads so small ones: odd, so that paddings show"""
@@ -79,28 +80,30 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         ValueError: the file is not this network's
     """
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        theirs = peer.create(network).eval()
-    with torch.device("meta"):
-        empty = create_model(network.ours)
-    batch = _images(peer, theirs, empty, images, generator)
+    asked: dict[str, Any] = {"source": f"{peer.name}:{network.name}"}
+    if network.kwargs:  # which the file does not tell
+        asked |= {"departures": (), **network.settings}
     with TemporaryDirectory(prefix="backbones-") as folder, _quiet():
+        if weights is None:
+            theirs = _created(peer, network)
+        else:
+            ours = create_model(network.ours, weights=weights, **asked)
+            theirs = _filled(peer, network, ours, weights)
+        with torch.device("meta"):
+            empty = create_model(network.ours)
+        batch = _images(peer, theirs, empty, images, generator)
         if weights is None and convs(theirs):
             randomise(theirs, batch, generator)
         elif weights is None:
             _hand_over(peer, network, theirs, batch, generator)
-        else:
-            peer.restore(theirs, Path(weights))
         file = Path(folder, f"theirs{peer.suffix}")
         peer.save(theirs, file)
         before = {name: tensor.clone() for name, tensor in peer.tensors(theirs).items()}
-        asked: dict[str, Any] = {"source": f"{peer.name}:{network.name}"}
-        if network.kwargs:  # which the file does not tell
-            asked |= {"departures": (), **network.settings}
         ours = create_model(network.ours, weights=file, **asked).eval()
         back = Path(folder, f"back{peer.suffix}")
         save(ours, back, to=peer.name)
+        for tensor in peer.tensors(theirs).values():
+            tensor.zero_()
         after = peer.restore(theirs, back)
         changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     single = compare(ours, theirs, batch)
@@ -148,7 +151,7 @@ def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> 
             layer.bias.data.uniform_(-0.1, 0.1, generator=generator)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.weight.data.uniform_(0.5, 1.0, generator=generator)
+        norm.weight.data.uniform_(0.25, 0.75, generator=generator)
         norm.bias.data.uniform_(-0.2, 0.2, generator=generator)
         norm.train().momentum = 1.0
     with torch.no_grad():
@@ -158,6 +161,25 @@ def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> 
         spread = norm.running_var.sqrt()
         norm.running_mean += 0.1 * spread * torch.randn(spread.shape, generator=generator)
         norm.running_var *= torch.empty(spread.shape).uniform_(0.8, 1.25, generator=generator)
+
+
+def _created(peer: Peer, network: Network, **kwargs: Any) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return peer.create(network._replace(kwargs={**network.kwargs, **kwargs})).eval()
+
+
+def _filled(peer: Peer, network: Network, ours: Backbone, weights: str | PathLike[str]) -> nn.Module:
+    """The peer's network with the file's classes and, by its own strict loading, the file's tensors."""
+    theirs = _created(peer, network, **{peer.classes: ours.num_classes})
+    with opened(weights) as file:
+        tensors = file.load()
+        spelled = peer.spelled(tensors, file.metadata, ours)
+    try:
+        theirs.load_state_dict({name: tensors[old] for name, old in spelled.items()}, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not fit {peer.name}'s own {network.name}: {error}") from None
+    return theirs
 
 
 def _hand_over(peer: Peer, network: Network, theirs: nn.Module, images: Tensor, generator: torch.Generator) -> None:

@@ -73,7 +73,11 @@ def recognise(
             else f"{source.said}: no {wish.source or 'library whose files are read'} has {wish.variant.name}"
         )
     if wish.insists:  # on the named network, whatever else has these shapes
-        candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
+        kept = [{"aux": False} if n.settings.get("aux") is False else {} for _, n in candidates]
+        candidates = [
+            (peer, n._replace(ours=wish.variant.name, settings=settings, kwargs={}))
+            for (peer, n), settings in zip(candidates, kept, strict=True)
+        ]
     own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
     fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours, own)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]

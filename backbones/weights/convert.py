@@ -70,6 +70,8 @@ class Peer:
     """from the spelling of the peer's older files to that of today"""
     suffix: str = ".pth"
     """of the peer's own files"""
+    classes: str = "num_classes"
+    """argument of its constructors"""
     hides: Mapping[str, str] = field(default_factory=dict)
     """its network -> what it does beside its layers, in a sentence that loading says"""
 

@@ -228,6 +228,7 @@ KERAS = KerasPeer(
     create=lambda network: KerasNetwork(network, network.name in CAFFE, normalisation(network)),
     respell=_respell,
     suffix=".weights.h5",
+    classes="classes",
     hides={
         **dict.fromkeys(
             CAFFE, "Keras' reads blue first; its first filters are turned, so this network reads red first"
