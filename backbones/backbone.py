@@ -1,6 +1,7 @@
 """stem -> stages -> head: the forward pass that every network shares, and what it tells and lets change."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self, get_args
 
@@ -200,6 +201,9 @@ class Backbone(nn.Module):
             self.head.pool = "avg"
         if global_pool is not None:
             self.set_global_pool(global_pool)
+        self._now(num_classes=num_classes, global_pool=self.head.pool)
+        if hasattr(self, "checkpoint"):  # what it told of the old classifier
+            self.checkpoint = replace(self.checkpoint, classes=(), metrics={})
 
     def set_global_pool(self, global_pool: str) -> None:
         """How the last map becomes the head's grid: "avg", "max", their mean "avgmax"; "" returns the map itself."""
@@ -208,6 +212,12 @@ class Backbone(nn.Module):
         if not global_pool and self.num_classes:
             raise ValueError(f"global_pool='' returns the last map, not {self.num_classes} classes; give num_classes=0")
         self.head.pool = global_pool
+        self._now(global_pool=global_pool)
+
+    def _now(self, **settings: Any) -> None:
+        """Keep what was changed, so that the network can be built again as it is."""
+        if hasattr(self, "settings"):
+            self.settings = {**self.settings, **settings}
 
     def reset_channels(self, in_channels: int) -> None:
         """Read images of `in_channels`: 1 sums the filters that read the image, n repeats and rescales them.
@@ -238,6 +248,9 @@ class Backbone(nn.Module):
                 conv.weight = nn.Parameter(weight.sum(1, keepdim=True) if in_channels == 1 else tiled)
             conv.in_channels, conv.groups = in_channels, in_channels if separate else 1
         self.in_channels = in_channels
+        self._now(in_channels=in_channels)
+        if hasattr(self, "checkpoint"):
+            self.checkpoint = replace(self.checkpoint, preprocessing=None)
 
     def set_bn_eps(self, eps: float) -> None:
         """What every batch norm adds to the variance: other libraries' weights were trained with another eps."""
@@ -245,11 +258,13 @@ class Backbone(nn.Module):
             raise ValueError(f"bn_eps={eps!r}; give a number between 0 and 1, such as 1e-5")
         for norm in (m for m in self.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.eps = eps
+        self._now(bn_eps=eps)
 
     def set_conv_bias(self, conv_bias: bool) -> None:
         """Give every convolution a bias, zero where the paper has none: some libraries keep one before a norm."""
         for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d) and m.bias is None and conv_bias):
             conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
+        self._now(conv_bias=conv_bias)
 
     def set_drop_path_mode(self, mode: DropPathMode) -> None:
         """Draw stochastic depth once per "batch", as its paper does, or per "row": each image for itself."""
@@ -264,6 +279,7 @@ class Backbone(nn.Module):
         for path in paths:
             path.mode = mode
         self.drop_path_mode = mode
+        self._now(drop_path_mode=mode)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute maps in the backward pass instead of keeping them: less memory, the same gradients."""

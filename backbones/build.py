@@ -30,9 +30,7 @@ def build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     for promise, reason in variant.cannot.items():
         if settings.pop(promise, None):
             raise NotImplementedError(f"{variant.name} cannot {promise}={given[promise]}: {reason}")
-    for key, word, lowest in (("num_classes", "num_classes", 0), ("in_channels", "in_chans", 1)):
-        if not isinstance(settings[key], int) or settings[key] < lowest:
-            raise ValueError(f"{word}={settings[key]!r}; give a whole number, {lowest} or more")
+    check_sizes(settings)
     for key in ("drop_rate", "drop_path_rate"):
         if not isinstance(settings.get(key, 0.0), int | float):
             raise ValueError(f"{key}={settings[key]!r}; give a number")
@@ -48,6 +46,14 @@ def build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
         if settings.get(key) is not None:
             change(model, settings[key])
     return model
+
+
+def check_sizes(settings: Mapping[str, Any]) -> None:
+    """ValueError for a number of classes or channels that no network has."""
+    for key, word, lowest in (("num_classes", "num_classes", 0), ("in_channels", "in_chans", 1)):
+        value = settings.get(key, lowest)
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise ValueError(f"{word}={value!r}; give a whole number, {lowest} or more")
 
 
 def build_on_meta(variant: Variant, given: Mapping[str, Any]) -> Backbone:

@@ -42,6 +42,7 @@ def set_output_stride(backbone: Backbone, output_stride: int) -> None:
                 window.dilation = tuple(d * spread for d in window.dilation)
                 window.padding = tuple(int(p) * spread for p in window.padding)
     backbone.output_stride = output_stride
+    backbone._now(output_stride=output_stride)
     vars(backbone).pop("feature_info", None)
 
 

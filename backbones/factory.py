@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from backbones import loading, models, recognise, registry
+from backbones import loading, models, recognise, registry, writing
 from backbones.backbone import Backbone, FeatureBackbone
 from backbones.build import build
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
@@ -43,7 +44,7 @@ def create_model(
         name: as `list_models()` prints it
         num_classes: outputs of the classifier; 0 returns pooled features (N, num_features)
         in_chans: channels of the images
-        pretrained: take the published weights that `backbones weights NAME` lists first
+        pretrained: take torchvision's default weights, or timm's where it has none (`backbones weights NAME`)
         weights: a file or folder of ours; a .safetensors, .pth, .pt, .bin or .h5 file of torchvision, timm, pytorchcv
             or keras; or published ones: "tv:IMAGENET1K_V2", "timm:a1_in1k", "hf:OWNER/REPO@REVISION"
         source: whose file it is, where the file does not tell: "timm", or "timm:tf_efficientnet_b0"
@@ -62,7 +63,8 @@ def create_model(
         a `Backbone`, (N, C, H, W) -> (N, num_classes) logits; a `FeatureBackbone` with `features_only`
 
     Raises:
-        LookupError: no such name
+        LookupError: no such name, no such published weights
+        FileNotFoundError, ConnectionError, PermissionError: the weights are not here, and not to be had
         TypeError: a setting that the family does not have
         ValueError: a value that is not allowed
         NotImplementedError: what this network cannot do, and why
@@ -85,9 +87,11 @@ def create_model(
     if in_chans is not None and "in_channels" in settings:
         raise TypeError("in_chans and in_channels are the same; give in_chans")
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
+    if source is not None:
+        recognise.networks(source)  # is there such a one?
     wish = recognise.Wish(name, model_info(name), given, source, departures is not None)
     if pretrained:
-        weights = loading.default(wish.variant.name)
+        weights = loading.default(wish)
     with _seeded(seed):
         model = build(wish.variant, given) if weights is None else loading.load(wish, weights)
     return FeatureBackbone(model, out_indices) if features_only else model
@@ -129,22 +133,25 @@ def save(
             f"{type(model).__name__} cannot be saved; save the whole network, or use safetensors for its weights"
         )
     if to is not None:
-        loading.export(model, path, to)
+        if classes or preprocessing or recipe or metrics or data:
+            raise TypeError(f"to={to!r} writes the weights alone; leave out what goes with them")
+        writing.export(model, path, to)
         return
+    if Path(path).suffix in (".pth", ".pt", ".bin", ".h5"):
+        raise ValueError(f"{path}: our file is a safetensors file; name it so, or say whose file with to=...")
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
-    now = {"num_classes": model.num_classes, "in_channels": model.in_channels, "global_pool": model.head.pool}
-    changed = {"output_stride": model.output_stride, "drop_path_mode": model.drop_path_mode}
-    settings = {**model.settings, **now, **changed}
+    writing.check(model)
     told = Checkpoint(
         model.variant.name,
-        settings,
+        model.settings,
         tuple(classes),
         preprocessing,
         recipe,
         dict(metrics or {}),
         data,
         loading.versions(),
+        model.checkpoint.source if hasattr(model, "checkpoint") else "",
     )
     weights_file.write(path, model.state_dict(), told)
 

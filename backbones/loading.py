@@ -1,8 +1,8 @@
 """Weights meet a network: whose they are, which of ours has their function, and what the user wants changed."""
 
-import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from os import PathLike
@@ -13,15 +13,16 @@ from torch import Tensor
 
 from backbones import models, registry
 from backbones.backbone import Backbone
-from backbones.build import at_most, build, build_on_meta
+from backbones.build import at_most, build, build_on_meta, check_sizes
 from backbones.recognise import SHAPE, Source, Wish, guess, recognise, twins
 from backbones.records import Checkpoint, Variant
 from backbones.weights import file as weights_file
 from backbones.weights import sources
-from backbones.weights.convert import Fit, told
-from backbones.weights.header import short
+from backbones.weights.convert import Fit, misfits, told
+from backbones.weights.header import describe, short
 from backbones.weights.peers import PEERS
-from backbones.weights.reader import Entry, not_finite, opened
+from backbones.weights.reader import not_finite, opened
+from backbones.writing import NEUTRAL, USUAL, usual
 
 log = logging.getLogger("backbones")
 
@@ -29,11 +30,6 @@ BACKGROUND = 1001
 """classes of a file whose first is the background of TensorFlow's networks"""
 FILES = ("model.safetensors", "best.safetensors", "last.safetensors")
 """of a folder of ours: saved for others, or left by a run"""
-NEUTRAL = (
-    *("num_classes", "in_channels", "aux", "drop_rate", "drop_path_rate", "drop_path_mode", "memory_efficient"),
-    *("global_pool", "output_stride"),
-)
-"""settings that leave what the weights compute as it is"""
 
 
 def locate(weights: str | PathLike[str], names: Sequence[str]) -> Source:
@@ -45,18 +41,21 @@ def locate(weights: str | PathLike[str], names: Sequence[str]) -> Source:
     """
     if isinstance(weights, str) and weights.startswith(sources.PREFIXES):
         return published(sources.find(weights, names))
-    path = Path(weights)
+    path = Path(weights).expanduser()
     if path.is_dir():
+        told = sources.of_folder(path)
         inside = next((path / name for name in FILES if (path / name).is_file()), None)
         if inside is None:
             raise FileNotFoundError(f"{path} has none of {', '.join(FILES)}; give a file, or a folder of ours")
+        if told:
+            return Source(inside, inside.name, f"{told.peer}:{told.peer_network}", told.network, told.preprocessing)
         path = inside
     return Source(path, path.name)
 
 
-def default(name: str) -> str:
+def default(wish: Wish) -> str:
     """What `pretrained=True` takes for this network. LookupError if nobody publishes any."""
-    weights = sources.default(twins(name)).weights
+    name, weights = wish.variant.name, sources.default(wish.allowed).weights
     log.info("%s: pretrained=True takes %s", name, weights)
     return weights
 
@@ -107,15 +106,18 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
         LookupError: no such published weights
         ValueError: what is in the file is not this network's, or is nobody's, or fits two functions
     """
-    source = locate(weights, twins(wish.variant.name))
+    source = locate(weights, wish.allowed)
     with opened(source.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
             _check_name(wish, source)
-            return load_ours(source.path, wish.given)
+            return load_ours(source.path, wish.given, wish.variant if wish.insists else None)
         for note in file.notes:
             log.info("%s: %s", source.said, note)
         shapes = {name: entry.shape for name, entry in file.header.items()}
         found = recognise(wish, source, shapes, file.metadata if file.kind == "hdf5" else {})
+        kinds = {name: "float" in entry.dtype for name, entry in file.header.items()}
+        if odd := [name for key, name in found.places().items() if kinds[name] != found.floats(key)]:
+            raise ValueError(f"{source.said}: {odd[0]} and {len(odd) - 1} more are of another kind of number")
         tensors = file.load()
     variant = registry.find(found.network.ours)
     _say(wish, source, found, variant)
@@ -123,25 +125,26 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
     spelled = {name: tensors[old] for name, old in found.spelled.items()}
     for dtype in {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float32"}:
         log.info("%s: %s, read as float32", source.said, dtype)
-    if shape["num_classes"] == BACKGROUND != wish.given.get("num_classes"):
+    if shape["num_classes"] == BACKGROUND and wish.given.get("num_classes", BACKGROUND - 1) == BACKGROUND - 1:
         state = {key: tensor[1:] if "classifier" in key else tensor for key, tensor in state.items()}
         shape["num_classes"] -= 1
         log.info("%s: the first of its %d classes, the background, is left out", source.said, BACKGROUND)
-    model = _filled(variant, found.network.settings, wish.given, shape, state, source.said)
-    model.checkpoint = Checkpoint(
-        model.variant.name,
-        model.settings,
-        classes=source.classes if len(source.classes) == model.num_classes else (),
+    checkpoint = Checkpoint(
+        variant.name,
+        {},
+        classes=source.classes if len(source.classes) == shape["num_classes"] else (),
         preprocessing=source.preprocessing or found.peer.preprocessing(found.network, spelled),
         metrics=source.metrics,
         data=source.data,
         versions=versions(),
         source=f"{source.said}, {found.peer.name}'s {found.network.name}",
     )
-    return model
+    return _filled(variant, found.network.settings, wish.given, shape, state, checkpoint, source.said)
 
 
-def load_ours(path: str | PathLike[str], given: Mapping[str, Any] | None = None) -> Backbone:
+def load_ours(
+    path: str | PathLike[str], given: Mapping[str, Any] | None = None, insists: Variant | None = None
+) -> Backbone:
     """What a file of our own holds, with what `given` changes. Its header is checked before a tensor is read."""
     checkpoint, header = weights_file.describe(path)
     variant = registry.find(checkpoint.network)
@@ -152,26 +155,15 @@ def load_ours(path: str | PathLike[str], given: Mapping[str, Any] | None = None)
         raise ValueError(
             f"{path} does not fit {variant.name}: its settings do not build it ({short(str(error))})"
         ) from None
-    if lines := list(_misfits(expected, header)):
+    if lines := list(misfits(expected, header)):
         raise ValueError(f"{path} does not fit {variant.name}, which it says it holds:{told(lines)}")
     checkpoint, state = weights_file.read(path)
     shape = {key: checkpoint.settings[key] for key in SHAPE if key in checkpoint.settings}
     settings = {key: value for key, value in checkpoint.settings.items() if key not in shape}
-    model = _filled(variant, settings, given or {}, shape, state, Path(path).name)
-    model.checkpoint = checkpoint
-    return model
-
-
-def _misfits(expected: Mapping[str, Tensor], header: Mapping[str, Entry]) -> Iterator[str]:
-    """Our own tensors against a file's, by name, shape and type."""
-    for name in expected.keys() | header.keys():
-        here, there = expected.get(name), header.get(name)
-        if here is None:
-            yield f"no place for: {name} {there and there.shape}"
-        elif there is None:
-            yield f"missing: {name} {tuple(here.shape)}"
-        elif tuple(here.shape) != there.shape or here.is_floating_point() != ("float" in there.dtype):
-            yield f"shape: {name} is {there.shape} {there.dtype}, the network has {tuple(here.shape)} {here.dtype}"
+    if insists and insists != variant:
+        settings = {key: value for key, value in settings.items() if key not in variant.settings}
+        variant, checkpoint = insists, replace(checkpoint, network=insists.name)
+    return _filled(variant, settings, given or {}, shape, state, checkpoint, Path(path).name)
 
 
 def _filled(
@@ -180,11 +172,14 @@ def _filled(
     given: Mapping[str, Any],
     shape: Mapping[str, Any],
     state: dict[str, Tensor],
+    checkpoint: Checkpoint,
     said: str,
 ) -> Backbone:
     """Built as the file has it and filled; then with the head, stem and auxiliary heads that `given` asks for."""
+    check_sizes(given)
     aux = {"aux": given.get("aux", shape["aux"])} if "aux" in shape else {}
-    model = build(variant, {**settings, **given, **shape, **aux})
+    head = {key: value for key, value in given.items() if key == "global_pool"}
+    model = build(variant, {**settings, **{k: v for k, v in given.items() if k not in head}, **shape, **aux})
     if aux and aux["aux"] != shape["aux"]:
         log.info("%s: auxiliary heads as asked, not as in the file", said)
     mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
@@ -192,12 +187,10 @@ def _filled(
         state = {**state, **mine}
     elif not mine:
         state = {key: value for key, value in state.items() if not key.startswith("aux.")}
-    if bad := not_finite(state):
-        log.warning("%s: NaN or infinite values in %s", said, ", ".join(bad[:8]))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{said} does not fit {variant.name}: {error}") from None
+    if lines := list(misfits(model.state_dict(), {name: describe(tensor) for name, tensor in state.items()})):
+        raise ValueError(f"{said} does not fit {variant.name}:{told(lines)}")
+    model.load_state_dict(state)
+    model.checkpoint = checkpoint
     if (classes := given.get("num_classes", shape["num_classes"])) != shape["num_classes"]:
         log.info("%s: new classifier for %d classes, the file has %d", variant.name, classes, shape["num_classes"])
         model.reset_classifier(classes)
@@ -205,25 +198,12 @@ def _filled(
         adapted = "%s: first convolution adapted to %d channels, the file has %d"
         log.info(adapted, variant.name, channels, shape["in_channels"])
         model.reset_channels(channels)
-    model.settings = {**model.settings, "num_classes": classes, "in_channels": channels}
+    if head:
+        model.set_global_pool(head["global_pool"])
+    if bad := not_finite(model.state_dict()):
+        log.warning("%s: NaN or infinite values in %s", said, ", ".join(bad[:8]))
+    model.checkpoint = replace(model.checkpoint, settings=dict(model.settings))
     return model
-
-
-def export(model: Backbone, path: str | PathLike[str], to: str) -> None:
-    """Write the weights as a peer's own files have them. LookupError where the peer has no network of this function."""
-    if to not in PEERS:
-        raise LookupError(f"to={to!r}; give one of {', '.join(PEERS)}")
-    peer, same = PEERS[to], [n for n in PEERS[to].networks if n.ours == model.variant.name]
-    own = [n for n in same if {k: v for k, v in n.settings.items() if k not in NEUTRAL} == _changed(model)]
-    if not own:
-        needs = " or ".join(sorted({f"{n.name} with {dict(n.settings)}" for n in same}))
-        raise LookupError(
-            f"{to} has no network with the function of this {model.variant.name}" + (f", but {needs}" if needs else "")
-        )
-    wanted = "".join(f", {key}={value!r}" for key, value in own[0].kwargs.items())
-    log.info("%s: as %s's %s%s", model.variant.name, to, own[0].name, wanted)
-    state = model.state_dict()
-    peer.write(Path(path), {slot.name: slot.there(state[key]) for key, slot in peer.slots(model).items()}, own[0])
 
 
 def _check_name(wish: Wish, source: Source) -> None:
@@ -231,7 +211,10 @@ def _check_name(wish: Wish, source: Source) -> None:
     held = registry.find(weights_file.describe(source.path)[0].network)
     if held == wish.variant:
         return
-    if wish.insists or wish.name != held.name.partition(".")[0]:
+    if wish.insists and held.name in twins(wish.variant.name):
+        log.warning("%s holds %s, whose function may differ, in %s as asked", source.said, held.name, wish.variant.name)
+        return
+    if wish.named or held.name not in twins(wish.variant.name):
         raise ValueError(
             f"{source.path} holds {held.name}, not {wish.variant.name}; use create_model({held.name!r}, ...)"
         )
@@ -239,30 +222,30 @@ def _check_name(wish: Wish, source: Source) -> None:
 
 
 def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
-    theirs = f"{found.peer.name}'s {found.network.name}"
-    if wish.insists:
+    """What the weights make of the wish, and where the wish contradicts them."""
+    theirs, network = f"{found.peer.name}'s {found.network.name}", found.network
+    trained = [n for n in found.peer.networks if n.name == network.name and not n.kwargs] or [network]
+    if wish.insists and trained[0].ours != wish.variant.name:
         log.warning("%s: weights of %s, whose function may differ, in %s as asked", source.said, theirs, variant.name)
-        return
-    if variant != wish.variant:
+    elif variant != wish.variant:
         log.info("%s: weights of %s, so this is %s: %s", source.said, theirs, variant.name, _departs(variant))
-    if brought := ", ".join(f"{key}={value}" for key, value in found.network.settings.items() if key != "aux"):
-        log.info("%s: weights of %s, so it is built with %s", source.said, theirs, brought)
-    if hidden := found.peer.hides.get(found.network.name):
+    trained_with = {**usual(variant), **network.settings}
+    free = {*NEUTRAL, *USUAL}  # to choose with any weights
+    asked = {k: v for k, v in wish.given.items() if k not in free and trained_with.get(k) != v}
+    brought = {key: value for key, value in network.settings.items() if key not in ("aux", *asked)}
+    if brought:
+        log.info("%s: weights of %s, so it is built with %s", source.said, theirs, _listed(brought))
+    if asked:
+        log.warning("%s: %s as asked, which weights of %s were not trained with", source.said, _listed(asked), theirs)
+    if hidden := found.peer.hides.get(network.name):
         log.info("%s: %s", source.said, hidden)
+    others = [peer.alike[variant.name] for peer in PEERS.values() if variant.name in peer.alike]
+    if others and not (wish.source or source.network):
+        log.info("%s: files of timm's %s have the same tensors and another function", source.said, others[0])
 
 
-def brought(model: Backbone) -> dict[str, Any]:
-    """The settings that it takes to build this network again by its variant's name."""
-    aux = {"aux": bool(model.aux)} if "aux" in model.settings else {}
-    return {**_changed(model), **aux}
-
-
-def _changed(model: Backbone) -> dict[str, Any]:
-    """The settings by which the network's function is not its variant's."""
-    defaults = {key: p.default for key, p in inspect.signature(model.variant.build).parameters.items()}
-    own = {**defaults, **model.variant.settings}
-    given = {key: value for key, value in model.settings.items() if key not in NEUTRAL and value is not None}
-    return {key: value for key, value in given.items() if own.get(key) != value}
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _departs(variant: Variant) -> str:

@@ -79,6 +79,8 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         ImportError: the peer is not installed
         ValueError: the file is not this network's
     """
+    if images < 1:
+        raise ValueError(f"{images} images; give one or more")
     generator = torch.Generator().manual_seed(0)
     asked: dict[str, Any] = {"source": f"{peer.name}:{network.name}"}
     if network.kwargs:  # which the file does not tell

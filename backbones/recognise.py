@@ -1,7 +1,8 @@
 """Whose weights a file holds, told from the names and shapes of its tensors."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import prod
@@ -15,10 +16,14 @@ from backbones.records import Preprocessing, Variant
 from backbones.weights.convert import Fit, Network, Peer, fit, told
 from backbones.weights.peers import PEERS
 
+log = logging.getLogger("backbones")
+
 SHAPE = ("num_classes", "in_channels", "aux")
 """settings that a file has, and that may be asked for otherwise"""
 HEADS = ("global_pool", "output_stride")
 """settings that need not fit the file's classes, and leave the tensors as they are"""
+LAYOUT = ("aux", "conv_bias")
+"""settings that tensors need, and that change no function"""
 NEAREST = 12
 """networks that are tried on a file that does not say what it holds"""
 
@@ -34,6 +39,16 @@ class Wish(NamedTuple):
     """the peer, or "PEER:ITS NETWORK", where the user says it"""
     insists: bool = False
     """on the named network's function, whatever the weights were trained with"""
+
+    @property
+    def named(self) -> bool:
+        """Whether the name says which twin is meant: dotted, or an alias."""
+        return "." in self.name or self.name in self.variant.aliases
+
+    @property
+    def allowed(self) -> list[str]:
+        """The networks of ours whose weights may be taken."""
+        return [self.variant.name] if self.named and not self.insists else twins(self.variant.name)
 
 
 @dataclass(frozen=True)
@@ -73,19 +88,20 @@ def recognise(
             else f"{source.said}: no {wish.source or 'library whose files are read'} has {wish.variant.name}"
         )
     if wish.insists:  # on the named network, whatever else has these shapes
-        kept = [{"aux": False} if n.settings.get("aux") is False else {} for _, n in candidates]
+        layout = [{key: n.settings[key] for key in LAYOUT if key in n.settings} for _, n in candidates]
         candidates = [
             (peer, n._replace(ours=wish.variant.name, settings=settings, kwargs={}))
-            for (peer, n), settings in zip(candidates, kept, strict=True)
+            for (peer, n), settings in zip(candidates, layout, strict=True)
         ]
     own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
     fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours, own)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]
     whole = [f for f in whole if not f.network.kwargs] or whole
     functions = {(f.network.ours, *sorted({**f.network.settings, "aux": None}.items())): f for f in reversed(whole)}
-    named = "." in wish.name or wish.name in wish.variant.aliases
-    allowed = [f for f in functions.values() if f.network.ours == wish.variant.name or not named]
+    allowed = [f for f in functions.values() if f.network.ours in wish.allowed or wish.insists]
     if len(allowed) == 1:
+        if len(functions) > 1:
+            log.info("%s: equal shapes are %d functions; taken as %s, as named", source.said, len(functions), wish.name)
         return allowed[0]
     why = _why(wish, fits, list(functions.values()), lambda: guess(shapes, metadata))
     raise ValueError(f"{source.said} does not fit {wish.name}: {why}")
@@ -97,20 +113,23 @@ def guess(
     """Whose weights these may be, of all networks: the nearest by number of parameters are tried."""
     statistics = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance")
     size = sum(prod(shape) for name, shape in shapes.items() if not name.endswith(statistics))
-    nearest = sorted(_counts(), key=lambda name: abs(_counts()[name] - size))[:NEAREST]
+    nearest = sorted(_counts(), key=lambda name: abs(_counts()[name].params - size))[:NEAREST]
+    nearest += [name for name, count in _counts().items() if count.fits(size)]
     candidates = [(peer, n) for peer, n in networks(source) if n.ours in nearest]
     fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]
     return [f for f in whole if not f.network.kwargs] or whole
 
 
-def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
+def networks(source: str | None) -> list[tuple[Peer, Network]]:
     """Those of all peers, of a "PEER", or the one "PEER:ITS NETWORK". LookupError for an unknown peer."""
     name, _, network = (source or "").partition(":")
     if name and name not in PEERS:
         raise LookupError(f"source={source!r}; give one of {', '.join(PEERS)}, or PEER:ITS NETWORK")
-    for peer in [PEERS[name]] if name else PEERS.values():
-        yield from ((peer, n) for n in peer.networks if network in ("", n.name))
+    found = [(p, n) for p in PEERS.values() for n in p.networks if name in ("", p.name) and network in ("", n.name)]
+    if not found:
+        raise LookupError(f"source={source!r}; {name} has no {network} whose function is a network's here")
+    return found
 
 
 def _why(wish: Wish, fits: Sequence[Fit], whole: Sequence[Fit], others: Callable[[], list[Fit]]) -> str:
@@ -138,7 +157,22 @@ def _on_meta(name: str, given: Mapping[str, Any] | None = None) -> Callable[...,
     return lambda **settings: build_on_meta(registry.find(name), {**settings, **(given or {})})
 
 
+class Count(NamedTuple):
+    """Of a network's parameters."""
+
+    params: int
+    classes: int
+    features: int
+    """that each class is told by"""
+
+    def fits(self, params: int) -> bool:
+        """Whether the network has so many with some number of classes."""
+        rest = params - (self.params - self.classes * (self.features + 1))
+        return rest >= 0 and rest % (self.features + 1) == 0
+
+
 @cache
-def _counts() -> dict[str, int]:
-    entries = json.loads(Path(__file__).with_name("catalog.json").read_text())
-    return {name: entry["measured"]["params"] for name, entry in entries.items()}
+def _counts() -> dict[str, Count]:
+    entries = json.loads(Path(__file__).with_name("catalog.json").read_text()).values()
+    numbers = ((e["name"], e["measured"], e["num_classes"]) for e in entries)
+    return {name: Count(told["params"], classes, told["num_features"]) for name, told, classes in numbers}

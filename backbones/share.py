@@ -59,6 +59,8 @@ def from_pretrained(source: str | PathLike[str], **changes: Any) -> Any:
         changes: as in `create_model`: another num_classes, features_only, ...
     """
     text = str(source)
+    if Path(text).is_file():
+        raise ValueError(f"{text} is a file: use backbones.load, or create_model(NAME, weights={text!r})")
     if not Path(text).is_dir():
         text = text if text.startswith("hf:") else f"hf:{text}"
     found = locate(text, ())

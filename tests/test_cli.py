@@ -177,6 +177,9 @@ def test_weights_there_and_back(run, tmp_path: Path) -> None:  # type: ignore[no
         (("convert", "tv:IMAGENET1K_V1", "x.safetensors"), "say which with network=..., or --network"),
         (("convert", str(again), str(tmp_path / "x.txt"), "--to", "timm"), "timm has no network"),
         (("convert", str(again), str(tmp_path / "x.txt"), "--to", "torchvision"), "give one of these"),
+        (("convert", str(again), str(tmp_path / "x.pth")), "say whose file with to="),
+        (("parity", "resnet18", "--against", "torchvision", "--weights", str(again)), "does not fit resnet18.tv"),
+        (("parity", "squeezenet1_1", "--against", "torchvision", "--images", "0"), "give one or more"),
         (("parity", "lenet5", "--against", "timm"), "timm has no network of the function of lenet5"),
     ):
         code, out, err = run(*args)

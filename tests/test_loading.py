@@ -1,19 +1,22 @@
 """Weights of others under our names: which twin they make, what is changed and said, what is refused and why."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import backbones
-from backbones import create_model, list_models, model_info, registry
+from backbones import create_model, list_models, loading, model_info
 from backbones.build import build_on_meta
+from backbones.dilation import set_output_stride
 from backbones.recognise import Source, Wish, recognise, twins
 from backbones.weights.convert import Network, Peer
 from backbones.weights.peers import PEERS
@@ -83,16 +86,21 @@ def test_a_file_makes_the_twin_it_was_trained_with(peer: Peer, network: Network)
         assert functions(recognised(network.ours, shapes)) == functions(network)
 
 
-@pytest.mark.parametrize("name", [n for n in list_models() if len(twins(n)) > 1])
-def test_no_twin_takes_anothers_file(name: str) -> None:
-    """Of any peer, unless that peer has a network for each: what is built is always what the file's network is."""
-    for peer, network in CASES:
-        if network.ours in twins(name) and not network.kwargs and "." in name:
-            shapes = header(peer, network)
-            own = [n for n in peer.networks if n.ours == name and not n.kwargs]
-            if network.ours != name and not own:
-                with pytest.raises(ValueError, match=r"these are the weights of|misfits"):
-                    recognised(name, shapes, source=peer.name)
+OTHERS = [
+    pytest.param(name, peer, network, id=f"{name}-{peer.name}-{network.name}")
+    for name in list_models()
+    if "." in name
+    for peer, network in CASES
+    if network.ours in set(twins(name)) - {name} and not network.kwargs
+    if not [n for n in peer.networks if n.ours == name and not n.kwargs]
+]
+
+
+@pytest.mark.parametrize(("name", "peer", "network"), OTHERS)
+def test_no_twin_takes_anothers_file(name: str, peer: Peer, network: Network) -> None:
+    """Asked for by its dotted name, with a file of a peer that has no network of its function."""
+    with pytest.raises(ValueError, match=r"these are the weights of|misfits|no .* has"):
+        recognised(name, header(peer, network), source=peer.name)
 
 
 def test_the_twin_is_said(resnet18: tuple[nn.Module, Path], said: pytest.LogCaptureFixture) -> None:
@@ -120,9 +128,13 @@ def test_a_file_of_ours_brings_its_twin_too(tmp_path: Path, said: pytest.LogCapt
     model = create_model("resnet18", weights=tmp_path / "a.safetensors")
     assert (model.variant.name, model.num_classes) == ("resnet18.tv", 3)
     assert "holds resnet18.tv, so this is it" in said.text
-    for wish in ({"name": "resnet34"}, {"name": "resnet18", "departures": ()}):
-        with pytest.raises(ValueError, match=r"holds resnet18\.tv, not resnet"):
-            create_model(**wish, weights=tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"holds resnet18\.tv, not resnet34"):
+        create_model("resnet34", weights=tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"does not fit resnet18:\n  no place for: stages\.1\.0\.shortcut\.0\.weight"):
+        create_model("resnet18", weights=tmp_path / "a.safetensors", departures=())
+    backbones.save(create_model("resnet50.tv", seed=0), tmp_path / "b.safetensors")
+    assert create_model("resnet50", weights=tmp_path / "b.safetensors", departures=()).variant.name == "resnet50"
+    assert "holds resnet50.tv, whose function may differ, in resnet50 as asked" in said.text
 
 
 # -- what the user wants changed
@@ -290,6 +302,103 @@ def test_a_function_that_the_peer_has_not_is_not_written(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.set_global_pool("max"),
+        lambda model: model.set_bn_eps(1e-2),
+        lambda model: model.set_conv_bias(True),
+        lambda model: set_output_stride(model, 8),
+        lambda model: setattr(model.stages[3][1], "activation", nn.SiLU()),
+    ],
+)
+def test_a_network_that_was_changed_is_not_written_as_what_it_was(change: Any, tmp_path: Path) -> None:
+    model = create_model("resnet18.tv", seed=0).eval()
+    change(model)
+    with pytest.raises(LookupError, match=r"torchvision has no network with the function of this resnet18\.tv"):
+        backbones.save(model, tmp_path / "out.pth", to="torchvision")
+    if not isinstance(getattr(model.stages[3][1], "activation", None), nn.SiLU):
+        backbones.save(model, tmp_path / "ours.safetensors")
+        assert torch.equal(logits(backbones.load(tmp_path / "ours.safetensors")), logits(model))
+
+
+def test_a_network_of_other_tensors_is_not_saved(tmp_path: Path) -> None:
+    model = create_model("resnet18.tv", seed=0)
+    model.head.classifier = nn.Linear(512, 9)
+    for to in (None, "torchvision"):
+        with pytest.raises(ValueError, match=r"shape: head\.classifier\.weight is \(9, 512\)"):
+            backbones.save(model, tmp_path / "out.safetensors", to=to)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_usual_settings_that_are_given_change_nothing(tmp_path: Path) -> None:
+    model = create_model("squeezenet1_1", conv_bias=False, global_pool="avg")
+    backbones.save(model, tmp_path / "a.pth", to="torchvision")
+    backbones.save(create_model("mobilenet_v2_x0_35.tv", bn_eps=1e-5), tmp_path / "b.pth", to="timm")
+
+
+def test_auxiliary_heads_go_where_the_peer_has_them(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    model = create_model("inception_v3.tv", num_classes=3, seed=0).eval()
+    backbones.save(model, tmp_path / "timm.pth", to="timm")
+    assert "as timm's inception_v3, aux_logits=True" in said.text
+    backbones.save(model, tmp_path / "cv.pth", to="pytorchcv")
+    assert "without its auxiliary heads, which pytorchcv's has not" in said.text
+    again = create_model("inception_v3.tv", weights=tmp_path / "cv.pth")
+    images = torch.randn(1, 3, 96, 97)
+    assert torch.equal(logits(again, images), logits(model, images))
+
+
+def test_what_is_asked_against_the_weights_is_warned_of(
+    resnet18: tuple[nn.Module, Path], said: pytest.LogCaptureFixture
+) -> None:
+    model = create_model("resnet18", weights=resnet18[1], bn_eps=1e-3)
+    assert "bn_eps=0.001 as asked, which weights of torchvision's resnet18 were not trained with" in said.text
+    assert (model.stem[1].eps, model.checkpoint.settings["bn_eps"]) == (1e-3, 1e-3)
+
+
+def test_settings_of_the_head_and_sizes_with_weights(resnet18: tuple[nn.Module, Path]) -> None:
+    _, path = resnet18
+    assert create_model("resnet18", weights=path, num_classes=0, global_pool="").eval()(IMAGES).shape == (2, 512, 2, 3)
+    assert create_model("resnet18", weights=path, global_pool="max").head.pool == "max"
+    for wrong in ({"in_chans": 0}, {"in_chans": 2.5}, {"num_classes": "10"}, {"num_classes": True}):
+        with pytest.raises(ValueError, match="give a whole number"):
+            create_model("resnet18", weights=path, **wrong)
+
+
+def test_other_kinds_of_numbers_are_refused(resnet18: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    state = dict(resnet18[0].state_dict())
+    save_file({**state, "conv1.weight": (50 * state["conv1.weight"]).to(torch.int8)}, tmp_path / "int8.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight .*of another kind of number"):
+        create_model("resnet18", weights=tmp_path / "int8.safetensors")
+
+
+def test_a_name_is_found_for_any_number_of_classes(tmp_path: Path) -> None:
+    for name, ours in (("mobilenet_v2", "mobilenet_v2.tv"), ("squeezenet1_1", "squeezenet1_1")):
+        theirs = torchvision.models.get_model(name, weights=None, num_classes=2)
+        torch.save(theirs.state_dict(), tmp_path / "two.pth")
+        assert loading.name_of(tmp_path / "two.pth", "torchvision") == ours
+
+
+def test_a_folder_of_timms_says_its_network(tmp_path: Path) -> None:
+    state = timm.create_model("tf_efficientnet_b0", num_classes=3).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="equal shapes, but several functions"):
+        create_model("efficientnet_b0", weights=tmp_path)
+    for name, ours in (("tf_efficientnet_b0", "efficientnet_b0"), ("efficientnet_b0", "efficientnet_b0.tv")):
+        config = {"architecture": name, "num_classes": 3, "pretrained_cfg": {}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert create_model("efficientnet_b0", weights=tmp_path).variant.name == ours
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "efficientnet_blur_b0", "pretrained_cfg": {}}))
+    with pytest.raises(LookupError, match="'efficientnet_blur_b0', whose function no network here has"):
+        create_model("efficientnet_b0", weights=tmp_path)
+
+
+def test_a_dotted_name_decides_and_it_is_said(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    save_file(timm.create_model("tf_efficientnet_b0").state_dict(), tmp_path / "b0.safetensors")
+    assert create_model("efficientnet_b0.tv", weights=tmp_path / "b0.safetensors").variant.name == "efficientnet_b0.tv"
+    assert "equal shapes are 2 functions; taken as efficientnet_b0.tv, as named" in said.text
+    assert "files of timm's efficientnet_blur_b0 have the same tensors and another function" in said.text
+
+
 def test_twins_are_all_of_one_plain_name() -> None:
     assert twins("resnet50") == twins("resnet50.tv") == ["resnet50", "resnet50.tv"]
-    assert {name for v in registry.variants() for name in twins(v.name)} == set(list_models())

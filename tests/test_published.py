@@ -82,6 +82,17 @@ def test_a_repository_of_our_own(at_hub: Server, tmp_path: Path) -> None:
         assert torch.equal(model(images), backbones.load(tmp_path / "net" / hub.WEIGHTS)(images))
 
 
+def test_a_repository_of_ours_with_a_name_that_timm_has_too(at_hub: Server, tmp_path: Path) -> None:
+    save_pretrained(create_model("resnet18", num_classes=3, seed=0), tmp_path / "net")
+    files = {name: Page((tmp_path / "net" / name).read_bytes()) for name in (hub.WEIGHTS, hub.CONFIG)}
+    at_hub.add_repo("me/resnet18", files)
+    assert from_pretrained("me/resnet18").variant.name == "resnet18"
+    config = json.dumps({"architecture": "resnetblur18", "pretrained_cfg": {}}).encode()
+    at_hub.add_repo("me/blur", {hub.WEIGHTS: files[hub.WEIGHTS], hub.CONFIG: Page(config)})
+    with pytest.raises(LookupError, match="holds timm's 'resnetblur18', whose function no network here has"):
+        create_model("resnet18", weights="hf:me/blur")
+
+
 def test_torchvisions_own_list(
     at_hub: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
@@ -101,7 +112,8 @@ def test_torchvisions_own_list(
     backbones.save(
         model, tmp_path / "ours.safetensors", classes=model.checkpoint.classes, preprocessing=here.preprocessing
     )
-    assert len(backbones.load(tmp_path / "ours.safetensors").checkpoint.classes) == 1000
+    told = backbones.load(tmp_path / "ours.safetensors").checkpoint
+    assert (len(told.classes), told.source) == (1000, model.checkpoint.source)
 
 
 def test_nobody_publishes_any() -> None:

@@ -58,8 +58,9 @@ def test_what_was_known_is_handed_on(folder: Path, tmp_path: Path) -> None:
     save_pretrained(from_pretrained(folder), tmp_path / "again", metrics={"val_top1": 92.0})
     told = from_pretrained(tmp_path / "again").checkpoint
     assert (told.classes, told.data, told.metrics) == (FACTS["classes"], "pets", {"val_top1": 92.0})
-    save_pretrained(from_pretrained(folder, num_classes=7), tmp_path / "other")
-    assert from_pretrained(tmp_path / "other").checkpoint.classes == ()
+    save_pretrained(from_pretrained(folder, num_classes=7, in_chans=1), tmp_path / "other")
+    told = from_pretrained(tmp_path / "other").checkpoint  # of the old head and stem nothing is told
+    assert (told.classes, told.metrics, told.preprocessing) == ((), {}, None)
 
 
 def test_what_is_no_folder_of_ours(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: l
 
     from backbones import create_model, train
     from backbones.data import open_data
-    from backbones.loading import brought
+    from backbones.writing import brought
 
     resume = isinstance(notes, list)
     data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])

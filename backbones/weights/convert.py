@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from backbones.backbone import Backbone
 from backbones.records import Preprocessing
 from backbones.weights.file import in_place
+from backbones.weights.header import Entry
 
 LINES = 20
 """of misfits that an error shows"""
@@ -74,6 +75,8 @@ class Peer:
     """argument of its constructors"""
     hides: Mapping[str, str] = field(default_factory=dict)
     """its network -> what it does beside its layers, in a sentence that loading says"""
+    alike: Mapping[str, str] = field(default_factory=dict)
+    """our network -> others of theirs that have its tensors and another function"""
 
     def write(self, path: Path, tensors: Mapping[str, Tensor], network: Network) -> None:
         """A file that the peer's own `network` loads, in the format of the suffix; whole or not at all."""
@@ -161,6 +164,15 @@ class Fit(NamedTuple):
         aux = {"aux": bool(self.model.aux)} if "aux" in self.model.settings else {}
         return {"num_classes": self.model.num_classes, "in_channels": self.model.in_channels, **aux}
 
+    def places(self) -> dict[str, str]:
+        """Our tensor -> its name in the file, where it has one."""
+        slots = self.peer.slots(self.model)
+        return {key: self.spelled[slot.name] for key, slot in slots.items() if slot.name in self.spelled}
+
+    def floats(self, key: str) -> bool:
+        """Whether a tensor of ours has floating-point numbers."""
+        return self.model.state_dict()[key].is_floating_point()
+
     def ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The file's tensors under our names, in our layout and dtypes."""
         slots, state = self.peer.slots(self.model), {}
@@ -215,6 +227,17 @@ def fit(
     placed |= peer.beside(shapes)
     lines += [f"no place for: {name} {tuple(shape)}" for name, shape in shapes.items() if name not in placed]
     return Fit(peer, network, model, spelled, lines)
+
+
+def misfits(expected: Mapping[str, Tensor], header: Mapping[str, Entry]) -> Iterator[str]:
+    """Our own tensors against a file's, by name, shape and kind of number: a line for each that differs."""
+    for name, here in expected.items():
+        there = header.get(name)
+        if there is None:
+            yield f"missing: {name} {tuple(here.shape)}"
+        elif tuple(here.shape) != there.shape or here.is_floating_point() != ("float" in there.dtype):
+            yield f"shape: {name} is {there.shape} {there.dtype}, the network has {tuple(here.shape)} {here.dtype}"
+    yield from (f"no place for: {name} {there.shape}" for name, there in header.items() if name not in expected)
 
 
 def told(lines: Sequence[str]) -> str:

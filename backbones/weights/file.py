@@ -71,6 +71,8 @@ def _open(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry], dict
 def in_place(path: str | PathLike[str]) -> Iterator[str]:
     """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

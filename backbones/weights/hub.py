@@ -82,14 +82,19 @@ def config(repo: Repo) -> dict[str, Any]:
     except (_NoFile, ConnectionError) as error:
         log.info("%s", error)
         return {}
+    return read_config(path, str(repo))
+
+
+def read_config(path: Path, whose: str) -> dict[str, Any]:
+    """A config.json, which anybody may have written. ValueError if it is no JSON object."""
     if path.stat().st_size > CONFIG_BYTES:
-        raise ValueError(f"{CONFIG} of {repo} has {path.stat().st_size:,} bytes, more than {CONFIG_BYTES:,}")
+        raise ValueError(f"{CONFIG} of {whose} has {path.stat().st_size:,} bytes, more than {CONFIG_BYTES:,}")
     try:
         told = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{CONFIG} of {repo} is not JSON ({error})") from None
+        raise ValueError(f"{CONFIG} of {whose} is not JSON ({error})") from None
     if not isinstance(told, dict):
-        raise ValueError(f"{CONFIG} of {repo} is not a JSON object")
+        raise ValueError(f"{CONFIG} of {whose} is not a JSON object")
     return told
 
 

@@ -230,9 +230,7 @@ KERAS = KerasPeer(
     suffix=".weights.h5",
     classes="classes",
     hides={
-        **dict.fromkeys(
-            CAFFE, "Keras' reads blue first; its first filters are turned, so this network reads red first"
-        ),
+        **dict.fromkeys(CAFFE, BLUE),
         **{n.name: NORMALISES for n in NETWORKS if n.name.startswith("EfficientNet")},
     },
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, bfloat16
 
 from backbones.weights.file import in_place
 
@@ -157,6 +157,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         layer, _, variable = name.rpartition("/")
+        tensor = tensor.float() if tensor.dtype == bfloat16 else tensor  # which numpy has not
         layers.setdefault(layer, {})[variable] = tensor.detach().cpu().contiguous()
     with in_place(path) as temporary, h5py.File(temporary, "w") as file:
         (_write_counted if path.name.endswith(".weights.h5") else _write_named)(file, layers)

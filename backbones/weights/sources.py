@@ -125,15 +125,26 @@ def _stated_sha256(name: str) -> str:
 
 def _of_config(config: Mapping[str, Any], repo: Repo) -> Published | None:
     """What the config.json of a repository for timm says, where it is one and we have that network."""
-    network = next((n for n in timm.NETWORKS if n.name == config.get("architecture")), None)
     told = config.get("pretrained_cfg", config)  # older ones are flat
-    if network is None or not isinstance(told, dict):
+    if "backbones" in config or not isinstance(told, dict):
+        return None
+    network = next((n for n in timm.NETWORKS if n.name == config.get("architecture")), None)
+    if network is None and "pretrained_cfg" in config:
+        raise LookupError(f"{repo} holds timm's {config.get('architecture')!r}, whose function no network here has")
+    if network is None:
         return None
     shape = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
     try:
         return replace(of_timm(network, str(told.get("tag", "")), repo, {**told, **shape}), weights=str(repo))
     except ValueError as error:
         raise ValueError(f"config.json of {repo}: {error}") from None
+
+
+def of_folder(folder: Path) -> Published | None:
+    """What the config.json of a folder says, where it is timm's. ValueError if it is no JSON of that."""
+    if not (path := folder / hub.CONFIG).is_file():
+        return None
+    return _of_config(hub.read_config(path, str(folder)), Repo(str(folder)))
 
 
 def _labels(config: Mapping[str, Any], weights: Published | None) -> tuple[str, ...]:

@@ -228,5 +228,11 @@ TIMM = Peer(
     },
     create=_create,
     respell=_respell,
+    alike={
+        "resnet18.tv": "resnetblur18",
+        "resnet50.tv": "resnetblur50 and resnetaa50",
+        "efficientnet_b0": "efficientnet_blur_b0",
+        "efficientnet_b0.tv": "efficientnet_blur_b0",
+    },
     hides={network.name: SLIDES for network in NETWORKS if network.name.startswith("vgg")},
 )
