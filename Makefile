@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := demo
-.PHONY: demo install test test-all check catalog lock
+.PHONY: demo install test test-all check catalog parity lock
 
 demo: install
 	$(BIN)/backbones train lenet5 --data digits
@@ -33,6 +33,9 @@ catalog: install
 	$(BIN)/python -m backbones.catalog
 	$(BIN)/python tests/scorecard.py
 	$(BIN)/python tests/timm_weights.py
+
+parity: install
+	$(BIN)/python tests/parity_table.py
 
 lock:
 	$(BIN)/uv pip compile -q --universal --no-header --no-annotate --all-extras pyproject.toml -o constraints.txt

@@ -90,7 +90,8 @@ def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
     with opened(found.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
             return weights_file.describe(found.path)[0].network
-        fits = guess({name: entry.shape for name, entry in file.header.items()}, source or found.network)
+        shapes = {name: entry.shape for name, entry in file.header.items()}
+        fits = guess(shapes, file.metadata if file.kind == "hdf5" else {}, source or found.network)
     names = sorted({f.network.ours for f in fits})
     if len(names) != 1:
         several = f"those of {' or '.join(names)}; say which" if names else "nobody's whose files are read"
@@ -114,11 +115,12 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
         for note in file.notes:
             log.info("%s: %s", source.said, note)
         shapes = {name: entry.shape for name, entry in file.header.items()}
-        found = recognise(wish, source, shapes)
+        found = recognise(wish, source, shapes, file.metadata if file.kind == "hdf5" else {})
         tensors = file.load()
     variant = registry.find(found.network.ours)
     _say(wish, source, found, variant)
     state, shape = found.ours(tensors), found.shape
+    spelled = {name: tensors[old] for name, old in found.spelled.items()}
     for dtype in {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float32"}:
         log.info("%s: %s, read as float32", source.said, dtype)
     if shape["num_classes"] == BACKGROUND != wish.given.get("num_classes"):
@@ -130,7 +132,7 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
         model.variant.name,
         model.settings,
         classes=source.classes if len(source.classes) == model.num_classes else (),
-        preprocessing=source.preprocessing,
+        preprocessing=source.preprocessing or found.peer.preprocessing(found.network, spelled),
         metrics=source.metrics,
         data=source.data,
         versions=versions(),
@@ -245,6 +247,14 @@ def _say(wish: Wish, source: Source, found: Fit, variant: Variant) -> None:
         log.info("%s: weights of %s, so this is %s: %s", source.said, theirs, variant.name, _departs(variant))
     if brought := ", ".join(f"{key}={value}" for key, value in found.network.settings.items() if key != "aux"):
         log.info("%s: weights of %s, so it is built with %s", source.said, theirs, brought)
+    if hidden := found.peer.hides.get(found.network.name):
+        log.info("%s: %s", source.said, hidden)
+
+
+def brought(model: Backbone) -> dict[str, Any]:
+    """The settings that it takes to build this network again by its variant's name."""
+    aux = {"aux": bool(model.aux)} if "aux" in model.settings else {}
+    return {**_changed(model), **aux}
 
 
 def _changed(model: Backbone) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The same logits as a peer's, proved: its file loaded here, and written back for it to load again."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
 from backbones.recognise import networks, twins
-from backbones.weights.convert import Network, Peer
+from backbones.weights.convert import Network, Peer, convs
 
 SIDE = 97
 """of the images, where the network reads so small ones: odd, so that paddings show"""
@@ -84,10 +84,12 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         theirs = peer.create(network).eval()
     with torch.device("meta"):
         empty = create_model(network.ours)
-    batch = _images(theirs, empty, images, generator)
+    batch = _images(peer, theirs, empty, images, generator)
     with TemporaryDirectory(prefix="backbones-") as folder, _quiet():
-        if weights is None:
+        if weights is None and convs(theirs):
             randomise(theirs, batch, generator)
+        elif weights is None:
+            _hand_over(peer, network, theirs, batch, generator)
         else:
             peer.restore(theirs, Path(weights))
         file = Path(folder, f"theirs{peer.suffix}")
@@ -102,7 +104,8 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
         after = peer.restore(theirs, back)
         changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     single = compare(ours, theirs, batch)
-    double = compare(ours.double(), theirs.double(), batch.double())
+    ours, theirs = ours.double(), theirs.double()
+    double = compare(ours, theirs, batch.double())
     parted = parting(ours, theirs, peer, batch.double()) if double.relative > APART else ""
     shape, settings = tuple(batch.shape), dict(network.settings)
     return Parity(
@@ -157,11 +160,21 @@ def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> 
         norm.running_var *= torch.empty(spread.shape).uniform_(0.8, 1.25, generator=generator)
 
 
-def _images(theirs: nn.Module, ours: Backbone, count: int, generator: torch.Generator) -> Tensor:
-    """Small ones that are not square where the peer reads them, else of its own size."""
+def _hand_over(peer: Peer, network: Network, theirs: nn.Module, images: Tensor, generator: torch.Generator) -> None:
+    """Random weights and statistics for a network whose layers are not torch's: those of ours."""
+    without = {"aux": False} if "aux" in model_info(network.ours).settings else {}
+    ours = create_model(network.ours, **{**network.settings, **without}).eval()
+    randomise(ours, images, generator)
+    state, known = ours.state_dict(), peer.tensors(theirs)
+    found = {slot.name: slot.there(state[key]) for key, slot in peer.slots(ours).items() if slot.name in known}
+    theirs.load_state_dict(found, strict=False)
+
+
+def _images(peer: Peer, theirs: nn.Module, ours: Backbone, count: int, generator: torch.Generator) -> Tensor:
+    """Small ones that are not square where the peer reads them, else of our own size; or of the peer's choice."""
     channels, height, width = ours.variant.input_size
     small = max(ours.min_size, min(height, SIDE))
-    for size in ((small, small + 5), (height, width)):
+    for size in peer.image_sizes(theirs) or ((small, small + 5), (height, width)):
         images = torch.randn(count, channels, *size, generator=generator)
         try:
             with torch.no_grad():
@@ -176,8 +189,12 @@ def _outputs(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Of every layer that has none in it, in the order in which they run."""
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
-        return lambda _module, _inputs, out: outputs.setdefault(name, out)
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, out: object) -> None:
+            if isinstance(out, Tensor):
+                outputs.setdefault(name, out.clone())  # the first, and before an activation changes it in place
+
+        return hook
 
     leaves = {name: m for name, m in module.named_modules() if not [*m.children()]}
     handles = [m.register_forward_hook(keep(name)) for name, m in leaves.items()]
@@ -185,7 +202,7 @@ def _outputs(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
         module(images)
     for handle in handles:
         handle.remove()
-    return {name: out for name, out in outputs.items() if isinstance(out, Tensor)}
+    return outputs
 
 
 @contextmanager

@@ -59,7 +59,9 @@ def twins(name: str) -> list[str]:
     return [v.name for v in registry.variants() if v.name.partition(".")[0] == plain]
 
 
-def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -> Fit:
+def recognise(
+    wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | None = None
+) -> Fit:
     """The one function that has these tensors and that the wish allows. ValueError if there is none, or several."""
     group = twins(wish.variant.name)
     candidates = [(peer, n) for peer, n in networks(wish.source or source.network) if n.ours in group]
@@ -73,7 +75,7 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
     if wish.insists:  # on the named network, whatever else has these shapes
         candidates = [(peer, n._replace(ours=wish.variant.name, settings={}, kwargs={})) for peer, n in candidates]
     own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
-    fits = [fit(shapes, peer, network, _on_meta(network.ours, own)) for peer, network in candidates]
+    fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours, own)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]
     whole = [f for f in whole if not f.network.kwargs] or whole
     functions = {(f.network.ours, *sorted({**f.network.settings, "aux": None}.items())): f for f in reversed(whole)}
@@ -81,16 +83,19 @@ def recognise(wish: Wish, source: Source, shapes: Mapping[str, Sequence[int]]) -
     allowed = [f for f in functions.values() if f.network.ours == wish.variant.name or not named]
     if len(allowed) == 1:
         return allowed[0]
-    raise ValueError(f"{source.said} does not fit {wish.name}: {_why(wish, shapes, fits, list(functions.values()))}")
+    why = _why(wish, fits, list(functions.values()), lambda: guess(shapes, metadata))
+    raise ValueError(f"{source.said} does not fit {wish.name}: {why}")
 
 
-def guess(shapes: Mapping[str, Sequence[int]], source: str | None = None) -> list[Fit]:
+def guess(
+    shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | None = None, source: str | None = None
+) -> list[Fit]:
     """Whose weights these may be, of all networks: the nearest by number of parameters are tried."""
     statistics = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance")
     size = sum(prod(shape) for name, shape in shapes.items() if not name.endswith(statistics))
     nearest = sorted(_counts(), key=lambda name: abs(_counts()[name] - size))[:NEAREST]
     candidates = [(peer, n) for peer, n in networks(source) if n.ours in nearest]
-    fits = [fit(shapes, peer, network, _on_meta(network.ours)) for peer, network in candidates]
+    fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]
     return [f for f in whole if not f.network.kwargs] or whole
 
@@ -104,8 +109,8 @@ def networks(source: str | None) -> Iterator[tuple[Peer, Network]]:
         yield from ((peer, n) for n in peer.networks if network in ("", n.name))
 
 
-def _why(wish: Wish, shapes: Mapping[str, Sequence[int]], fits: Sequence[Fit], whole: Sequence[Fit]) -> str:
-    """What is wrong, and what to do."""
+def _why(wish: Wish, fits: Sequence[Fit], whole: Sequence[Fit], others: Callable[[], list[Fit]]) -> str:
+    """What is wrong, and what to do; `others` looks for whose weights they are."""
     if len(whole) > 1:
         ways = " or ".join(f"source='{f.peer.name}:{f.network.name}' ({f.network.ours})" for f in whole)
         return f"equal shapes, but several functions; say whose it is: {ways}"
@@ -116,11 +121,11 @@ def _why(wish: Wish, shapes: Mapping[str, Sequence[int]], fits: Sequence[Fit], w
             f"or insist on other weights for {wish.name} with departures=()"
         )
     best = min(fits, key=lambda f: len(f.misfits))
-    others = {f.network.ours: f for f in reversed(guess(shapes))}
-    reason = " or ".join(f"{f.peer.name}'s {f.network.name}: use {name!r}" for name, f in others.items())
+    held = {f.network.ours: f for f in reversed(others())}
+    reason = " or ".join(f"{f.peer.name}'s {f.network.name}: use {name!r}" for name, f in held.items())
     return (
         f"{len(best.misfits)} misfits with {best.peer.name}'s {best.network.name}"
-        + (f"; these are the weights of {reason}" if others else "")
+        + (f"; these are the weights of {reason}" if held else "")
         + told(best.misfits)
     )
 

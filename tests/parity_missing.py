@@ -1,11 +1,54 @@
-"""Why a peer cannot express one of our networks: peer -> pattern of our names -> reason."""
+"""Why a peer cannot express one of our networks, or only at some images: peer -> pattern of names -> reason."""
 
 NO_FAMILY = "timm has no such family"
 NO_SMALL_IMAGES = "timm has no network for images of 32x32: its stems stride"
 NO_GATES = "timm has no such network with squeeze-and-excitation"
+NOT_THERE = "pytorchcv has no such network"
+ORDER = "pytorchcv concatenates the branch and the pooled map, the authors' release the pooled map and the branch"
+SMALL_STRIDE = "pytorchcv strides in the 3x3 of a bottleneck on small images"
+TWICE = "pytorchcv repeats the norm and ReLU of the stem in the first unit"
+STEM_OF_UNIT = "pytorchcv's first activation is in the branch of the first unit, the paper's in the stem"
+NO_COMPRESSION = "pytorchcv's transitions always halve the channels"
+NO_BIAS = "pytorchcv's classifier has no bias; at other widths than 1 its channels are not rounded to multiples of 8"
 NO_FAMILY_OF_KERAS = "keras.applications has no such family"
 
 MISSING: dict[str, dict[str, str]] = {
+    "torchvision": {
+        "alexnet": "torchvision has one tower without groups: see the .tv twin",
+        "vgg11_lrn": "torchvision's VGG has no local response normalisation",
+        "vgg16_c": "torchvision's VGG has 3x3 convolutions only",
+        "googlenet": "torchvision has batch norm and 3x3 filters in the third branch: see the .tv twin",
+        "inception_v3": "torchvision has the release's network, not the paper's: see the .tv twin",
+        "inception_v3.*": "torchvision's mean poolings count the padding: see the .tv twin",
+        "resnet18": "torchvision's shortcuts are projections where the size changes (option B): see the .tv twin",
+        "resnet34": "torchvision's shortcuts are projections where the size changes (option B): see the .tv twin",
+        "resnet50": "torchvision strides in the 3x3 of a bottleneck: see the .tv twin",
+        "resnet101": "torchvision strides in the 3x3 of a bottleneck: see the .tv twin",
+        "resnet152": "torchvision strides in the 3x3 of a bottleneck: see the .tv twin",
+        "plain*": "torchvision's ResNet always has shortcuts",
+        "*_cifar": "torchvision has no network for images of 32x32: its stems stride",
+        "wrn_??_[0-9]*": "torchvision has no network for images of 32x32: its stems stride",
+        "resnet152_sd*": "torchvision's ResNet has no stochastic depth",
+        "wrn_*_x*": "torchvision widens bottlenecks only",
+        "mobilenet_v2*": "torchvision pads on every side, with another eps of batch norm: see the .tv twin",
+        "efficientnet_b?": "torchvision pads on every side: see the .tv twin",
+        "squeezenet*": "torchvision's SqueezeNet has no bypasses",
+        **dict.fromkeys(
+            (
+                *(
+                    "lenet5*",
+                    "zfnet*",
+                    "inception_v2*",
+                    "inception_v4*",
+                    "inception_resnet*",
+                    "fractalnet*",
+                    "preact_*",
+                ),
+                *("preact_*", "xception*", "mobilenet_v1*", "shufflenet*", "se_*", "senet*", "nasnet*"),
+            ),
+            "torchvision has no such family",
+        ),
+    },
     "timm": {
         "lenet5*": NO_FAMILY,
         "alexnet*": NO_FAMILY,
@@ -46,10 +89,64 @@ MISSING: dict[str, dict[str, str]] = {
         "nasnet_a_4_1056": "timm has 6 @ 4032 only: the number of cells is fixed",
         "nasnet_a_7_1920": "timm has 6 @ 4032 only: the number of cells is fixed",
         "nasnet_a_6_4032": "timm's striding mean poolings count the zeros of the padding: see the .timm twin",
+        "*.keras": "timm has the function of another release: see the other twins",
         "se_vgg16": NO_GATES,
         "se_inception*": NO_GATES,
         "se_mobilenet_v1": NO_GATES,
         "se_shufflenet*": NO_GATES,
+    },
+    "pytorchcv": {
+        "lenet5*": NOT_THERE,
+        "alexnet": "pytorchcv has one tower without groups",
+        "zfnet*": "pytorchcv normalises before it pools, and pads otherwise",
+        "vgg11_lrn": "pytorchcv's VGG has no local response normalisation",
+        "vgg16_c": "pytorchcv's VGG has 3x3 convolutions only",
+        "googlenet*": NOT_THERE,
+        "resnet18": "pytorchcv's shortcuts are projections where the size changes (option B): see the .tv twin",
+        "resnet34": "pytorchcv's shortcuts are projections where the size changes (option B): see the .tv twin",
+        "plain*": "pytorchcv's ResNet always has shortcuts",
+        "resnet*_sd*": "pytorchcv does not scale branches by their survival, nor pool in shortcuts",
+        "inception_v2_rethinking": NOT_THERE,
+        "inception_v2": "pytorchcv's first convolution is a full one: see the .caffe twin",
+        "inception_v2.slim": "pytorchcv has the copy of Caffe: see the .caffe twin",
+        "inception_v3": "pytorchcv has the release's network, not the paper's: see the .tv twin",
+        "inception_v4": "pytorchcv has the release's order of rows and columns, not the paper's: see the .timm twin",
+        "inception_resnet_v1": "pytorchcv has FaceNet's: a sixth block C without ReLU, and two matrices at the end",
+        "inception_resnet_v2": "pytorchcv has the release's network, not the paper's: see the .slim twin",
+        "densenet_40_12_cifar": NO_COMPRESSION,
+        "densenet_100_*_cifar": NO_COMPRESSION,
+        "fractalnet20_cifar": "pytorchcv pools after the last join of a block, the paper before it",
+        "fractalnet40_cifar": "pytorchcv pools after the last join of a block, the paper before it",
+        "fractalnet34": NOT_THERE,
+        "preact_resnet18*": TWICE,
+        "preact_resnet34*": TWICE,
+        "preact_resnet50*": TWICE,
+        "preact_resnet101*": TWICE,
+        "preact_resnet152*": TWICE,
+        "preact_resnet200": TWICE,
+        "preact_resnet110_cifar": STEM_OF_UNIT,
+        "preact_resnet164_cifar": SMALL_STRIDE,
+        "preact_resnet1001_cifar": SMALL_STRIDE,
+        "resnet164_cifar": SMALL_STRIDE,
+        "resnet1001_cifar": SMALL_STRIDE,
+        "squeezenet1_0_complex_bypass": "pytorchcv's bypasses are identities",
+        "xception": "pytorchcv pads max-poolings on every side: see the .timm twin",
+        "*.keras": "pytorchcv does not pad as TensorFlow does",
+        "mobilenet_v1_conv": "pytorchcv's MobileNet is depthwise separable throughout",
+        "mobilenet_v1.timm": "pytorchcv's MobileNet has ReLU, not ReLU6: see mobilenet_v1",
+        "mobilenet_v2*": NO_BIAS,
+        "se_resnext*_32x4d": "pytorchcv pads the max-pooling on every side: see the .timm twin",
+        "senet154": "pytorchcv pads the max-pooling on every side: see the .timm twin",
+        "se_vgg16": NOT_THERE,
+        "se_inception*": NOT_THERE,
+        "se_mobilenet_v1": NOT_THERE,
+        "se_shufflenet*": NOT_THERE,
+        "se_wrn_16_8": NOT_THERE,
+        "se_resnet110_cifar": "pytorchcv normalises the stem twice, has no last activation, and projects in shortcuts",
+        "se_resnet164_cifar": "pytorchcv normalises the stem twice, has no last activation, and strides in the 3x3",
+        "nasnet_a_*_cifar": NOT_THERE,
+        "nasnet_a_6_4032.timm": "pytorchcv's mean poolings leave out the padding: see nasnet_a_6_4032",
+        "shufflenet*": ORDER,
     },
     "keras": {
         "lenet5*": NO_FAMILY_OF_KERAS,
@@ -98,4 +195,15 @@ MISSING: dict[str, dict[str, str]] = {
         "nasnet_a_*": "zeros of the padding enter Keras' striding max-poolings: see the .keras twin",
         "efficientnet_b?.tv": "Keras pads as SAME, with one eps of batch norm for all sizes: see the plain name",
     },
+}
+
+ONLY_AT: dict[str, dict[str, str]] = {  # by the peer's names
+    "pytorchcv": {
+        "alexnetb": "223 to 226 pixels: elsewhere its max-poolings overhang the far edge, and ours do not",
+        "bninception": "223 and 224 pixels: where a map is odd, its max-poolings put out one value less than ours",
+        "nasnet_4a1056": "223 and 224 pixels: its padding is fixed, ours TensorFlow's SAME",
+        "nasnet_6a4032": "331 and 332 pixels: its padding is fixed, ours TensorFlow's SAME",
+        "nasnet.get_nasnet": "299 and 300 pixels: its padding is fixed, ours TensorFlow's SAME",
+        "efficientnet_b?b": "square images: it takes the padding of the height for the width, and the reverse",
+    }
 }

@@ -6,16 +6,20 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 
-from backbones import cli
+import backbones
+from backbones import cli, create_model
 from backbones.catalog import load
 from backbones.data import open_data
 from backbones.records import Options, Recipe
+from backbones.train.folder import write_settings
 
 BACKBONES = (sys.executable, "-m", "backbones")
 FLAGS = ("--val-split", "0.1", "--opt", "sgd", "--lr", "0.05", "--model-ema", "False")
@@ -131,6 +135,53 @@ def test_mistakes_are_told_in_a_line(run, tmp_path: Path) -> None:  # type: igno
         assert said in out + err, args
         assert "Traceback" not in out + err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_run_from_anybodys_weights_is_resumed_as_what_they_made(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """The twin, with the settings that the weights brought: the name alone would build another function."""
+    model = create_model("resnet18.tv", num_classes=10, in_chans=1, bn_eps=1e-4)
+    backbones.save(model, tmp_path / "twin.safetensors")
+    folder, seen = tmp_path / "run", list[Any]()
+
+    def fit(model: Any, data: Any, recipe: Any, options: Any, *, notes: Any, origin: Any, **_: Any) -> None:
+        seen.append((model.variant.name, model.stem[1].eps))
+        write_settings(folder, recipe, options, notes, origin)
+        (folder / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backbones.train.fit", fit)
+    folder.mkdir()
+    assert run("train", "resnet18", "--data", "digits", "--weights", str(tmp_path / "twin.safetensors"))[0] == 130
+    assert run("train", "--resume", str(folder))[0] == 130
+    assert seen == [("resnet18.tv", 1e-4)] * 2
+
+
+def test_weights_there_and_back(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    theirs = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    ours, again = tmp_path / "ours.safetensors", tmp_path / "again.pth"
+    code, out, _ = run("convert", str(tmp_path / "theirs.pth"), str(ours))
+    assert (code, out.strip()) == (0, f"{ours}: squeezenet1_1, 52 tensors, for backbones")
+    assert run("convert", str(ours), str(again), "--to", "torchvision")[0] == 0
+    back = torch.load(again, weights_only=True)
+    assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
+    code, out, _ = run("parity", "squeezenet1_1", "--against", "torchvision", "--weights", str(again), "--json")
+    (report,) = json.loads(out)
+    assert (code, report["changed"], report["fp64"]["top1"]) == (0, 0, 1.0)
+    _, out, _ = run("parity", "squeezenet1_1", "--against", "torchvision", "--weights", str(again), "--images", "2")
+    assert "52 of 52 tensors equal to the last bit" in out
+    for args, said in (
+        (("convert", str(tmp_path / "none.pth"), "x.safetensors"), "no file"),
+        (("convert", "tv:IMAGENET1K_V1", "x.safetensors"), "say which with network=..., or --network"),
+        (("convert", str(again), str(tmp_path / "x.txt"), "--to", "timm"), "timm has no network"),
+        (("convert", str(again), str(tmp_path / "x.txt"), "--to", "torchvision"), "give one of these"),
+        (("parity", "lenet5", "--against", "timm"), "timm has no network of the function of lenet5"),
+    ):
+        code, out, err = run(*args)
+        assert (code, said in err) == (2, True), (args, err)
+    assert not (tmp_path / "x.txt").exists()
 
 
 def test_eval(run, trained: Path) -> None:  # type: ignore[no-untyped-def]

@@ -244,6 +244,17 @@ def test_one_tensor_too_many_or_of_another_shape(resnet18: tuple[nn.Module, Path
         create_model("resnet18", weights=tmp_path / "less.safetensors")
 
 
+def test_two_spellings_of_one_tensor(tmp_path: Path) -> None:
+    """The older one and today's, in one file: neither is dropped in silence."""
+    state = dict(torchvision.models.densenet121(weights=None, num_classes=3).state_dict())
+    name = "features.denseblock1.denselayer1.norm1.bias"
+    save_file({name.replace("norm1", "norm.1") if n == name else n: t for n, t in state.items()}, tmp_path / "a")
+    assert create_model("densenet121", weights=tmp_path / "a").num_classes == 3
+    save_file({**state, name.replace("norm1", "norm.1"): torch.zeros(64)}, tmp_path / "b")
+    with pytest.raises(ValueError, match=r"no place for: features\.denseblock1\.denselayer1\.norm"):
+        create_model("densenet121", weights=tmp_path / "b")
+
+
 def test_a_source_that_nobody_is(resnet18: tuple[nn.Module, Path]) -> None:
     with pytest.raises(LookupError, match="source='tim'; give one of torchvision"):
         create_model("resnet18", weights=resnet18[1], source="tim")

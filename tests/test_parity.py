@@ -1,10 +1,14 @@
 """Every network that a peer can express: its own file gives its logits here, and comes back to it unchanged."""
 
+import re
+
+import parity_table
 import pytest
 import torch
 from torch import nn
 
 from backbones import create_model, list_models, model_info
+from backbones.build import build_on_meta
 from backbones.catalog import load
 from backbones.parity import compare, parting, partners, prove, randomise
 from backbones.weights.convert import Network, Peer
@@ -42,11 +46,40 @@ def test_a_peers_file_gives_its_logits_and_comes_back(peer: Peer, network: Netwo
     assert report.tensors > 0
 
 
+@pytest.mark.parametrize(("peer", "network"), [c for c in CASES if c[0].suffix == ".pth"])
+def test_every_tensor_of_a_peer_has_its_partner(peer: Peer, network: Network) -> None:
+    """By name and shape, of every network, without values."""
+    with torch.device("meta"):
+        theirs = peer.create(network).state_dict()
+    ours = build_on_meta(model_info(network.ours), network.settings)
+    state = ours.state_dict()
+    mine = {slot.name: tuple(slot.there(state[key]).shape) for key, slot in peer.slots(ours).items()}
+    assert mine == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+
+
 def test_every_partner_is_a_network_of_ours() -> None:
     names = list_models()
     assert {network.ours for _, network in CASES} <= set(names)
     for peer, network in CASES:
         assert load()[network.ours]["family"] in peer.layers, told(peer, network)
+
+
+def test_the_page_has_no_hole() -> None:
+    """Every network and peer: what was compared and how it came out, or why there is nothing to compare."""
+    text = parity_table.FILE.read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in list_models()], "stale; run: make parity"
+    reasons = dict(re.findall(r"^(\d+)\. (.*)$", text, re.MULTILINE))
+    for row in rows:
+        for peer, cell in zip(PEERS.values(), row[1:], strict=True):
+            found = [n for n in peer.networks if f"`{n.ours}`" == row[0]]
+            pairs = re.findall(r"`(.+?)`[*†]* (\S+) / (\S+?)(?:<br>|$)", cell)
+            assert [name.partition("(")[0] for name, *_ in pairs] == [n.name for n in found], "stale; run: make parity"
+            assert all(float(fp64) < 1e-9 and float(fp32) < 1e-4 for _, fp64, fp32 in pairs), row[0]
+            if not found:
+                number = re.fullmatch(r"\[(\d+)\]", cell)
+                assert number, (row[0], peer.name)
+                assert reasons[number[1]] == parity_table.reason(peer.name, row[0].strip("`"))
 
 
 def test_it_says_where_two_networks_part() -> None:

@@ -15,6 +15,7 @@ from backbones.records import Options, Recipe
 
 KEPT = ("source", "deviations")  # of a recipe, and no flags
 ORIGIN = ("network", "data", "val_split", "download", "weights")  # of a run, kept beside its recipe
+SETTINGS = "settings"  # the same: of the network, where its weights brought some
 RUN_FILE, RESUME_FILE = "recipe.json", "last.ckpt"  # as in backbones.train.folder, which imports torch
 MOVABLE = ("workers", "devices", "nodes")  # options that may differ when a run is continued
 
@@ -34,7 +35,7 @@ class Train:
     download: bool = False
     """let torchvision fetch the data if it is not there"""
     weights: str | None = None
-    """start from this file instead of from the initialisation"""
+    """start from these instead of from the initialisation: a file, or tv:..., timm:..., hf:... (`backbones weights`)"""
     resume: Path | None = None
     """continue the run in this folder, from its last whole epoch, with its own settings"""
     values: Any = None
@@ -62,6 +63,7 @@ def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: l
 
     from backbones import create_model, train
     from backbones.data import open_data
+    from backbones.loading import brought
 
     resume = isinstance(notes, list)
     data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])
@@ -75,7 +77,9 @@ def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: l
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
         seed=options.seed,
+        **origin.get(SETTINGS, {}),
     )
+    origin = {**origin, "network": model.variant.name, SETTINGS: brought(model)}  # what the weights made it, to resume
     console = Console()
     result = train.fit(model, data, recipe, options, notes=notes, origin=origin, resume=resume, console=console)
     metrics = result.metrics
@@ -106,6 +110,7 @@ def _continue(command: Train) -> None:
         moved = {key: getattr(command.options, key) for key in given}
         options = Options(**{**told["options"], **moved, "output": str(folder)})
         origin, recipe = {key: told[key] for key in ORIGIN}, recipes.from_json(told["recipe"])
+        origin[SETTINGS] = told.get(SETTINGS, {})
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is not what a run wrote ({type(error).__name__}: {error}); start a new run") from None
     _start(origin, recipe, options, told["notes"])

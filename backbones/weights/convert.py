@@ -5,7 +5,7 @@ of our layers. The names stand in the order of our layers, so that every table r
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
+from backbones.records import Preprocessing
 from backbones.weights.file import in_place
 
 LINES = 20
@@ -69,6 +70,8 @@ class Peer:
     """from the spelling of the peer's older files to that of today"""
     suffix: str = ".pth"
     """of the peer's own files"""
+    hides: Mapping[str, str] = field(default_factory=dict)
+    """its network -> what it does beside its layers, in a sentence that loading says"""
 
     def write(self, path: Path, tensors: Mapping[str, Tensor], network: Network) -> None:
         """A file that the peer's own `network` loads, in the format of the suffix; whole or not at all."""
@@ -97,9 +100,25 @@ class Peer:
         """What the peer's own network holds, as its files name it."""
         return theirs.state_dict()
 
+    def spelled(self, names: Iterable[str], metadata: Mapping[str, str], model: Backbone) -> dict[str, str]:
+        """The peer's spelling of today -> the name in the file."""
+        return {self.respell(name): name for name in names}
+
+    def preprocessing(self, network: Network, tensors: Mapping[str, Tensor]) -> Preprocessing | None:
+        """What the network expects of images, where the peer's files or functions fix it."""
+        return None
+
     def ignores(self, name: str) -> bool:
         """Whether a tensor of theirs is no weight of the network."""
         return False
+
+    def beside(self, names: Iterable[str]) -> set[str]:
+        """The names in a file that are no tensors of a network at all, such as an optimiser's."""
+        return set()
+
+    def image_sizes(self, theirs: nn.Module) -> Sequence[tuple[int, int]]:
+        """Heights and widths at which its network is compared with ours, the first that it reads; () leaves it open."""
+        return ()
 
     def constant(self, key: str, shape: torch.Size) -> Tensor | None:
         """What a tensor of ours holds where the peer's file has none; None if it must be there."""
@@ -129,8 +148,8 @@ class Fit(NamedTuple):
     network: Network
     model: Backbone
     """ours on the meta device, with the file's classes, channels and auxiliary heads"""
-    names: Mapping[str, str]
-    """our tensor -> its name in the file"""
+    spelled: Mapping[str, str]
+    """the peer's name -> the name in the file"""
     misfits: Sequence[str]
     """a line for each tensor without a partner; none where the file is this network's"""
 
@@ -144,17 +163,23 @@ class Fit(NamedTuple):
         """The file's tensors under our names, in our layout and dtypes."""
         slots, state = self.peer.slots(self.model), {}
         for key, like in self.model.state_dict().items():
-            found = tensors.get(self.names.get(key, ""))
+            found = tensors.get(self.spelled.get(slots[key].name, "")) if key in slots else None
             made = self.peer.constant(key, like.shape) if found is None else slots[key].here(found)
             assert made is not None, key
             state[key] = made.to(like.dtype).contiguous()
         return state
 
 
-def fit(shapes: Mapping[str, Sequence[int]], peer: Peer, network: Network, build: Callable[..., Backbone]) -> Fit:
+def fit(
+    shapes: Mapping[str, Sequence[int]],
+    metadata: Mapping[str, str],
+    peer: Peer,
+    network: Network,
+    build: Callable[..., Backbone],
+) -> Fit:
     """Compare a file's names and shapes with those of a peer's network; `build(**settings)` makes ours on meta."""
-    spelled = {peer.respell(name): name for name in shapes}
     model = build(**network.settings)
+    spelled = peer.spelled(shapes, metadata, model)
     slots = peer.slots(model)
     found: dict[str, Any] = {}
     if model.aux and not any(slot.name in spelled for key, slot in slots.items() if key.startswith("aux.")):
@@ -175,7 +200,7 @@ def fit(shapes: Mapping[str, Sequence[int]], peer: Peer, network: Network, build
         model = build(**{**network.settings, **found})
         slots = peer.slots(model)
     state = model.state_dict()
-    lines, expected, names = [], set(), {}
+    lines, expected = [], set()
     for key, slot in slots.items():
         expected.add(slot.name)
         shape = tuple(slot.there(state[key]).shape)
@@ -184,14 +209,10 @@ def fit(shapes: Mapping[str, Sequence[int]], peer: Peer, network: Network, build
                 lines.append(f"missing: {slot.name} {shape}")
         elif (there := tuple(shapes[spelled[slot.name]])) != shape:
             lines.append(f"shape: {spelled[slot.name]} is {there}, the network has {shape}")
-        else:
-            names[key] = spelled[slot.name]
-    lines += [
-        f"no place for: {old} {tuple(shapes[old])}"
-        for name, old in spelled.items()
-        if name not in expected and not peer.ignores(name)
-    ]
-    return Fit(peer, network, model, names, lines)
+    placed = {old for name, old in spelled.items() if name in expected or peer.ignores(name)}
+    placed |= peer.beside(shapes)
+    lines += [f"no place for: {name} {tuple(shape)}" for name, shape in shapes.items() if name not in placed]
+    return Fit(peer, network, model, spelled, lines)
 
 
 def told(lines: Sequence[str]) -> str:

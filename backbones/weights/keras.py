@@ -4,7 +4,8 @@ Keras keeps filters as (height, width, in, out) and matrices as (in, out); VGG's
 columns, channels. The networks from Caffe read blue first: their first filters are turned, so that ours read red first.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,27 @@ class KerasPeer(Peer):
                     found[f"{name}.{key}"] = _slot(layer, key, module, tensor.shape, blue_first)
         place = {name: i for i, name in enumerate(graph.order())}
         return dict(sorted(found.items(), key=lambda item: place[item[1].name.partition("/")[0]]))
+
+    def spelled(self, names: Iterable[str], metadata: Mapping[str, str], model: Backbone) -> dict[str, str]:
+        """By the layers' names; in older .weights.h5 files, which lack them, by the layers' order."""
+        attributes, names = json.loads(metadata.get("attributes", "{}")), list(names)
+        layers: list[tuple[str, str]] = []
+        if not keras_files.has_names(names, attributes):
+            state, made = model.state_dict(), dict[str, dict[str, Tensor]]()
+            for key, slot in self.slots(model).items():
+                layer, _, variable = slot.name.rpartition("/")
+                made.setdefault(layer, {})[variable] = slot.there(state[key])
+            layers = [(layer, keras_files.kind(layer, variables)) for layer, variables in made.items()]
+        return {self.respell(name): old for old, name in keras_files.canonical(names, attributes, layers).items()}
+
+    def beside(self, names: Iterable[str]) -> set[str]:
+        """An optimiser's, of a file that keeps the whole model."""
+        return {name for name in names if name.startswith(keras_files.NO_WEIGHTS)}
+
+    def image_sizes(self, theirs: nn.Module) -> Sequence[tuple[int, int]]:
+        """Those that it was made for."""
+        assert isinstance(theirs, KerasNetwork)
+        return [theirs.size]
 
     def constant(self, key: str, shape: torch.Size) -> Tensor | None:
         """A norm without gamma multiplies by one."""
@@ -196,6 +218,9 @@ def _respell(name: str) -> str:
     return f"{layer}/{variable}"
 
 
+BLUE = "Keras' reads blue first; its first filters are turned, so this network reads red first"
+NORMALISES = "Keras' normalises the images itself; this network expects them normalised, as its preprocessing tells"
+
 KERAS = KerasPeer(
     name="keras",
     networks=NETWORKS,
@@ -203,4 +228,10 @@ KERAS = KerasPeer(
     create=lambda network: KerasNetwork(network, network.name in CAFFE, normalisation(network)),
     respell=_respell,
     suffix=".weights.h5",
+    hides={
+        **dict.fromkeys(
+            CAFFE, "Keras' reads blue first; its first filters are turned, so this network reads red first"
+        ),
+        **{n.name: NORMALISES for n in NETWORKS if n.name.startswith("EfficientNet")},
+    },
 )

@@ -25,6 +25,7 @@ class KerasNetwork(nn.Module):
         self.network, self.blue_first, self.dtype = network, blue_first, dtype
         with _computing(dtype):
             self.keras = _built(network)
+        self.size: tuple[int, int] = self.keras.input_shape[1:3]
         variables = {f"{layer.name}/{v.path}": v for layer in self.keras.layers for v in layer.weights}
         told = {layer.name: {"weight_names": [v.path for v in layer.weights]} for layer in self.keras.layers}
         spelled = keras_files.canonical(variables, told)
@@ -70,6 +71,12 @@ NASNET_MOBILE = {
 """Keras' own refuses the torch backend, unlike the function that it calls with these values"""
 
 
+SIZE = (107, 112)
+"""small, odd and not square, so that paddings show"""
+SIZES = {"VGG16": (224, 224), "VGG19": (224, 224), "MobileNet": (96, 128)}
+"""where matrices read the map, and where the padding is fixed"""
+
+
 def _keras() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     try:
@@ -87,7 +94,8 @@ def _built(network: Network) -> Any:
         from keras.src.applications.nasnet import NASNet
 
         make = partial(NASNet, **NASNET_MOBILE)
-    return make(weights=None, classifier_activation=None, **network.kwargs)
+    shape = {"input_shape": (*SIZES.get(network.name, SIZE), 3)}
+    return make(weights=None, classifier_activation=None, **{**shape, **network.kwargs})
 
 
 @contextmanager

@@ -204,6 +204,8 @@ def _respell(name: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
+SLIDES = "timm's, on images of 256 pixels a side and more, slides its first matrix over the map; this network pools it"
+
 TIMM = Peer(
     name="timm",
     networks=NETWORKS,
@@ -226,4 +228,5 @@ TIMM = Peer(
     },
     create=_create,
     respell=_respell,
+    hides={network.name: SLIDES for network in NETWORKS if network.name.startswith("vgg")},
 )

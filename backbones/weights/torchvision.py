@@ -160,6 +160,11 @@ def _respell(name: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
+HALF = (
+    "torchvision's, as published, first turns images normalised for ImageNet into mean 0.5 and std 0.5 "
+    "(transform_input); this network expects those"
+)
+
 TORCHVISION = Peer(
     name="torchvision",
     networks=NETWORKS,
@@ -178,4 +183,5 @@ TORCHVISION = Peer(
     },
     create=_create,
     respell=_respell,
+    hides={"googlenet": HALF, "inception_v3": HALF},
 )
