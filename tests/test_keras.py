@@ -131,6 +131,20 @@ def test_same_logits_in_double_precision(network: Network) -> None:
 
 
 @needs_keras
+def test_mobilenet_parts_where_a_map_has_an_odd_side() -> None:
+    """As its departure says: Keras pads the far edge there, TensorFlow's SAME both."""
+    network = next(n for n in KERAS.networks if n.kwargs == {"alpha": 0.25})
+    ours = ours_of(network)
+    for side, same in ((64, True), (72, False)):
+        theirs = KERAS.create(network._replace(kwargs={**network.kwargs, "input_shape": (side, side, 3)})).eval()
+        theirs.load_state_dict(there(network, ours))
+        images = torch.randn(1, 3, side, side)
+        with torch.inference_mode():
+            expected = theirs(images)
+            assert bool((ours(images) - expected).abs().max() < 1e-4 * (expected.max() - expected.min())) == same
+
+
+@needs_keras
 @pytest.mark.parametrize("network", each(QUICK))
 def test_files_of_both_layouts_come_and_go(tmp_path: Path, network: Network) -> None:
     theirs, model = KERAS.create(network), ours_of(network)

@@ -99,3 +99,19 @@ def test_initialisation() -> None:
 def test_settings_that_are_not_allowed(name: str, setting: dict[str, object], said: str) -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=said):
         create_model(name, **setting)
+
+
+def test_keras_strides_in_the_last_unit_of_a_row() -> None:
+    """Which is the first of our stage: stages end where the map does, rows of units where the channels grow."""
+    with torch.device("meta"):
+        model = create_model("preact_resnet50.keras")
+    units = [[m for m in stage if hasattr(m, "branch")] for stage in model.stages]
+    assert [len(stage) for stage in units] == [2, 4, 6, 4]
+    assert [type(stage[0].shortcut).__name__ for stage in units] == ["Conv2d", *["MaxPool2d"] * 3]
+    projections = [i for stage in units for i, unit in enumerate(stage) if isinstance(unit.shortcut, nn.Conv2d)]
+    assert projections == [0, 1, 1, 1]
+    biased = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+    assert len(biased) == 1 + 4 + 16
+    assert model.feature_info.reduction()[1:] == [4, 8, 16, 32]
+    with pytest.raises(ValueError, match=r"release='keras', norm_in_stem=True; give paper, or keras without norm"):
+        create_model("preact_resnet50", release="keras")
