@@ -149,6 +149,8 @@ def randomise(module: nn.Module, images: Tensor, generator: torch.Generator) -> 
     norms: list[Any] = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     for layer in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        if norms and isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            layer.weight.data *= 0.1  # gates: strong random ones make a network chaotic, and rounding large
         if layer.bias is not None:
             layer.bias.data.uniform_(-0.1, 0.1, generator=generator)
     momenta = [norm.momentum for norm in norms]

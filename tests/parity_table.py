@@ -99,6 +99,8 @@ def page(reports: dict[tuple[str, int], Parity]) -> Iterator[str]:
         for peer in PEERS.values()
         for why, names in hidden(peer).items()
     )
+    yield "\nNetworks of peers with the same tensors and another function, which a file alone does not tell:\n"
+    yield from (f"- `{ours}`: {peer.name}'s {theirs}" for peer in PEERS.values() for ours, theirs in peer.alike.items())
 
 
 def main() -> None:
