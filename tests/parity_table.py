@@ -60,7 +60,7 @@ def cell(report: Parity, kwargs: dict[str, object]) -> str:
     small = "" if report.images[2:] == (97, 102) else "*"
     small += "†" if limit(report.peer, report.theirs) else ""
     name = f"{report.theirs}({extra})" if extra else report.theirs
-    return f"`{name}`{small} {report.fp64.relative:.0e} / {report.fp32.relative:.0e}"
+    return f"`{name}`{small} {report.fp64.relative:.1e} / {report.fp32.relative:.1e}"
 
 
 def hidden(peer: Peer) -> dict[str, list[str]]:
