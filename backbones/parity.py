@@ -48,6 +48,8 @@ class Parity:
     images: tuple[int, ...]
     fp64: Difference
     fp32: Difference
+    rounding: float
+    """the peer's own fp32 logits against its fp64 logits, relative to their range"""
     tensors: int
     """of the peer's, written back and loaded by it strictly"""
     changed: int
@@ -108,23 +110,37 @@ def prove(peer: Peer, network: Network, weights: str | PathLike[str] | None = No
             tensor.zero_()
         after = peer.restore(theirs, back)
         changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
-    single = compare(ours, theirs, batch)
+    single, wide = (logits(ours, batch), logits(theirs, batch)), batch.double()
     ours, theirs = ours.double(), theirs.double()
-    double = compare(ours, theirs, batch.double())
-    parted = parting(ours, theirs, peer, batch.double()) if double.relative > APART else ""
-    shape, settings = tuple(batch.shape), dict(network.settings)
+    double = logits(ours, wide), logits(theirs, wide)
+    fp64, fp32, own = compare(*double), compare(*single), compare(single[1].double(), double[1])
+    parted = parting(ours, theirs, peer, wide) if fp64.relative > APART else ""
     return Parity(
-        network.ours, peer.name, network.name, settings, shape, double, single, len(before), len(changed), parted
+        ours=network.ours,
+        peer=peer.name,
+        theirs=network.name,
+        settings=dict(network.settings),
+        images=tuple(batch.shape),
+        fp64=fp64,
+        fp32=fp32,
+        rounding=own.relative,
+        tensors=len(before),
+        changed=len(changed),
+        parts_at=parted,
     )
 
 
-def compare(ours: nn.Module, theirs: nn.Module, images: Tensor) -> Difference:
-    """Both networks' logits for the same images."""
+def logits(module: nn.Module, images: Tensor) -> Tensor:
+    """In evaluation; without the auxiliary ones that some peers return beside them."""
     with torch.inference_mode():
-        mine, other = ours(images), theirs(images)
-    other = other if isinstance(other, Tensor) else other[0]  # beside which some peers return auxiliary logits
-    apart, span = (mine - other).abs(), float(other.max() - other.min())
-    same = float((mine.argmax(1) == other.argmax(1)).double().mean())
+        out = module(images)
+    return out if isinstance(out, Tensor) else out[0]
+
+
+def compare(ours: Tensor, theirs: Tensor) -> Difference:
+    """Of two networks' logits for the same images."""
+    apart, span = (ours - theirs).abs(), float(theirs.max() - theirs.min())
+    same = float((ours.argmax(1) == theirs.argmax(1)).double().mean())
     return Difference(float(apart.max()), float(apart.mean()), float(apart.max()) / span, same)
 
 

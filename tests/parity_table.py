@@ -60,7 +60,8 @@ def cell(report: Parity, kwargs: dict[str, object]) -> str:
     small = "" if report.images[2:] == (97, 102) else "*"
     small += "†" if limit(report.peer, report.theirs) else ""
     name = f"{report.theirs}({extra})" if extra else report.theirs
-    return f"`{name}`{small} {report.fp64.relative:.1e} / {report.fp32.relative:.1e}"
+    rough = f"‡ {report.rounding:.1e}" if report.fp32.relative >= 1e-4 else ""
+    return f"`{name}`{small} {report.fp64.relative:.1e} / {report.fp32.relative:.1e}{rough}"
 
 
 def hidden(peer: Peer) -> dict[str, list[str]]:
@@ -91,6 +92,7 @@ def page(reports: dict[tuple[str, int], Parity]) -> Iterator[str]:
         yield f"| `{name}` | {' | '.join(cells)} |"
     yield ""
     yield from (f"{number}. {why}" for why, number in reasons.items())
+    yield "\n‡ More than 1e-4 in fp32; behind it what the peer's own fp32 logits are off its fp64 ones: rounding."
     yield "\n† The same function only for some images:\n"
     yield from (f"- {peer}'s `{theirs}`: {why}" for peer, told in ONLY_AT.items() for theirs, why in told.items())
     yield "\nWhat peers do beside their layers, which loading says:\n"

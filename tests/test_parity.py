@@ -10,7 +10,7 @@ from torch import nn
 from backbones import create_model, list_models, model_info
 from backbones.build import build_on_meta
 from backbones.catalog import load
-from backbones.parity import compare, parting, partners, prove, randomise
+from backbones.parity import compare, logits, parting, partners, prove, randomise
 from backbones.weights.convert import Network, Peer
 from backbones.weights.peers import PEERS
 
@@ -40,7 +40,8 @@ def test_a_peers_file_gives_its_logits_and_comes_back(peer: Peer, network: Netwo
         pytest.skip(f"{peer.name} IS NOT INSTALLED: its networks are not compared")
     report = prove(peer, network)
     assert report.fp64.relative < 1e-9
-    assert report.fp32.relative < 1e-4
+    assert report.fp32.relative < max(1e-4, 2 * report.rounding)  # through 152 layers the peer's own rounding is more
+    assert report.rounding < 1e-3
     assert report.fp64.top1 == 1
     assert (report.changed, report.parts_at) == (0, "")
     assert report.tensors > 0
@@ -73,9 +74,9 @@ def test_the_page_has_no_hole() -> None:
     for row in rows:
         for peer, cell in zip(PEERS.values(), row[1:], strict=True):
             found = [n for n in peer.networks if f"`{n.ours}`" == row[0]]
-            pairs = re.findall(r"`(.+?)`[*†]* (\S+) / (\S+?)(?:<br>|$)", cell)
+            pairs = re.findall(r"`(.+?)`[*†]* (\S+) / (\S+?)(?:‡ [^<]*)?(?:<br>|$)", cell)
             assert [name.partition("(")[0] for name, *_ in pairs] == [n.name for n in found], "stale; run: make parity"
-            assert all(float(fp64) < 1e-9 and float(fp32) < 1e-4 for _, fp64, fp32 in pairs), row[0]
+            assert all(float(fp64) < 1e-9 and float(fp32) < (1e-3 if "‡" in cell else 1e-4) for _, fp64, fp32 in pairs)
             if not found:
                 number = re.fullmatch(r"\[(\d+)\]", cell)
                 assert number, (row[0], peer.name)
@@ -90,7 +91,7 @@ def test_it_says_where_two_networks_part() -> None:
     tensors = theirs.state_dict()
     ours.load_state_dict({key: slot.here(tensors[slot.name]) for key, slot in peer.slots(ours).items()})
     images = torch.randn(2, 3, 65, 70, dtype=torch.float64)
-    assert compare(ours, theirs, images).relative > 1e-3
+    assert compare(logits(ours, images), logits(theirs, images)).relative > 1e-3
     assert parting(ours, theirs, peer, images) == "stages.1.0.branch.3"
 
 
