@@ -150,15 +150,15 @@ def load_ours(
     variant = registry.find(checkpoint.network)
     try:
         with at_most(len(header)):
-            expected = build_on_meta(variant, checkpoint.settings).state_dict()
+            twin = build_on_meta(variant, checkpoint.settings)
     except Exception as error:  # anybody may have written the settings
         raise ValueError(
             f"{path} does not fit {variant.name}: its settings do not build it ({short(str(error))})"
         ) from None
-    if lines := list(misfits(expected, header)):
+    if lines := list(misfits(twin.state_dict(), header)):
         raise ValueError(f"{path} does not fit {variant.name}, which it says it holds:{told(lines)}")
     checkpoint, state = weights_file.read(path)
-    shape = {key: checkpoint.settings[key] for key in SHAPE if key in checkpoint.settings}
+    shape = {key: twin.settings[key] for key in SHAPE if key in twin.settings}
     settings = {key: value for key, value in checkpoint.settings.items() if key not in shape}
     if insists and insists != variant:
         settings = {key: value for key, value in settings.items() if key not in variant.settings}

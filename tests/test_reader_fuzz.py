@@ -175,6 +175,7 @@ class Outcomes:
             act()
             self.counts["read"] += 1
         except (ValueError, LookupError) as error:
+            assert not isinstance(error, KeyError | IndexError), repr(error)
             text = str(error)
             reason = next(
                 (word for word in ("took longer", "memory", "ended with", "more than tensors") if word in text),
