@@ -93,8 +93,10 @@ def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
         fits = guess(shapes, file.metadata if file.kind == "hdf5" else {}, source or found.network)
     names = sorted({f.network.ours for f in fits})
     if len(names) != 1:
-        several = f"those of {' or '.join(names)}; say which" if names else "nobody's whose files are read"
-        raise ValueError(f"{found.said}: these weights are {several}")
+        held = f"may be those of {' or '.join(names)}" if names else f"are of no network of {', '.join(PEERS)} here"
+        raise ValueError(
+            f"{found.said}: these weights {held}; say which with network=..., or --network: what does not fit is listed"
+        )
     return names[0]
 
 
@@ -115,9 +117,12 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
             log.info("%s: %s", source.said, note)
         shapes = {name: entry.shape for name, entry in file.header.items()}
         found = recognise(wish, source, shapes, file.metadata if file.kind == "hdf5" else {})
-        kinds = {name: "float" in entry.dtype for name, entry in file.header.items()}
-        if odd := [name for key, name in found.places().items() if kinds[name] != found.floats(key)]:
-            raise ValueError(f"{source.said}: {odd[0]} and {len(odd) - 1} more are of another kind of number")
+        kinds = {name: entry.dtype for name, entry in file.header.items()}
+        if odd := [name for key, name in found.places().items() if ("float" in kinds[name]) != found.floats(key)]:
+            raise ValueError(
+                f"{source.said}: {odd[0]} is {kinds[odd[0]]}, of another kind of number than the network's, as are "
+                f"{len(odd) - 1} more; give weights that are not quantised, in float64, float32, float16 or bfloat16"
+            )
         tensors = file.load()
     variant = registry.find(found.network.ours)
     _say(wish, source, found, variant)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
 from backbones.recognise import networks, twins
-from backbones.weights.convert import Network, Peer, convs
+from backbones.weights.convert import Network, Peer
+from backbones.weights.layers import convs
 from backbones.weights.reader import opened
 
 SIDE = 97

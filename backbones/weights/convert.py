@@ -19,6 +19,7 @@ from backbones.backbone import Backbone
 from backbones.records import Preprocessing
 from backbones.weights.file import in_place
 from backbones.weights.header import Entry
+from backbones.weights.layers import family, leaves, own_tensors
 
 LINES = 20
 """of misfits that an error shows"""
@@ -244,61 +245,6 @@ def told(lines: Sequence[str]) -> str:
     """At most a screen of misfits."""
     more = [f"... and {len(lines) - LINES} more"] if len(lines) > LINES else []
     return "".join(f"\n  {line}" for line in [*lines[:LINES], *more])
-
-
-def leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules with tensors of their own, by name, as they stand."""
-    for name, module in model.named_modules():
-        if own_tensors(module):
-            yield name, module
-
-
-def holds(module: nn.Module) -> bool:
-    """Whether it or a part of it has tensors."""
-    return bool(module.state_dict())
-
-
-def convs(module: nn.Module) -> list[nn.Conv2d]:
-    """Its convolutions, as they stand."""
-    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
-
-
-def blocks(model: Backbone) -> Iterator[tuple[int, int, Any]]:
-    """(stage, index in it, block) of what has tensors in the stages; poolings between do not count."""
-    for stage, part in enumerate(model.stages):
-        yield from ((stage, index, block) for index, block in enumerate(filter(holds, part.children())))
-
-
-def rows(model: Backbone) -> Iterator[tuple[int, int, Any]]:
-    """(row, index in it, block) of the blocks with a branch, in rows of equal output channels as tables have them."""
-    row, index, before = -1, 0, None
-    for block in (b for _, _, b in blocks(model) if hasattr(b, "branch")):
-        channels = convs(block.branch)[-1].out_channels
-        row, index = (row, index + 1) if channels == before else (row + 1, 0)
-        before = channels
-        yield row, index, block
-
-
-def positions(stages: nn.Module) -> Iterator[int]:
-    """Where the modules with tensors stand in one row of all modules of the stages."""
-    row = [module for stage in stages.children() for module in stage.children()]
-    yield from (i for i, module in enumerate(row) if holds(module))
-
-
-def normed(*names: str, conv: str = "conv", norm: str = "bn") -> Iterator[str]:
-    """A convolution and its norm for each name."""
-    for name in names:
-        yield from (f"{name}.{conv}", f"{name}.{norm}")
-
-
-def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers that are the module's own, not its children's."""
-    return {key: tensor for key, tensor in module.state_dict().items() if "." not in key}
-
-
-def family(model: Backbone) -> str:
-    """The module of `backbones.models` that the network's paper has."""
-    return model.variant.build.__module__.rpartition(".")[2]
 
 
 def _slot(name: str, shape: torch.Size, tail: tuple[int, ...]) -> Slot:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from backbones.backbone import Backbone
 from backbones.records import Preprocessing
 from backbones.weights import keras_files
-from backbones.weights.convert import Leaf, Network, Peer, Slot, family, leaves, own_tensors
+from backbones.weights.convert import Leaf, Network, Peer, Slot
 from backbones.weights.keras_graph import Graph, Separable
 from backbones.weights.keras_layers import LAYERS
 from backbones.weights.keras_network import KerasNetwork
+from backbones.weights.layers import family, leaves, own_tensors
 
 CAFFE_EPS: dict[str, Any] = {"bn_eps": 1.001e-5}
 WIDTHS = {0.25: "_x0_25", 0.35: "_x0_35", 0.5: "_x0_5", 0.75: "_x0_75", 1.0: "", 1.3: "_x1_3", 1.4: "_x1_4"}

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from backbones.backbone import Backbone
-from backbones.weights.convert import Layers, Leaf, blocks, convs, holds, rows
+from backbones.weights.convert import Layers, Leaf
 from backbones.weights.keras_graph import Graph, Node, Separable
+from backbones.weights.layers import blocks, convs, holds, rows
 
 
 def numbered(kind: str, number: int) -> str:

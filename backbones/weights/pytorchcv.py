@@ -13,7 +13,8 @@ from torch import nn
 
 from backbones.backbone import Backbone
 from backbones.weights import pytorchcv_inception as inception
-from backbones.weights.convert import Network, Peer, blocks, convs, holds, normed
+from backbones.weights.convert import Network, Peer
+from backbones.weights.layers import blocks, convs, holds, normed
 
 MOBILE = {"padding": "symmetric", "norm_eps": 1e-5}  # and ReLU, where `mobilenet_v1.timm` has ReLU6
 WIDTHS = {"_w1": "", "_w3d4": "_x0_75", "_wd2": "_x0_5", "_wd4": "_x0_25"}

@@ -6,7 +6,8 @@ BN-Inception and NASNet are padded there as here for images of its own size (or 
 from collections.abc import Iterator
 
 from backbones.backbone import Backbone
-from backbones.weights.convert import Layers, Network, blocks, convs, holds, normed
+from backbones.weights.convert import Layers, Network
+from backbones.weights.layers import blocks, convs, holds, normed
 
 NASNET_7_1920 = {
     "repeat": 7,

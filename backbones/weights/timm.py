@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from torch import nn
 
 from backbones.backbone import Backbone
-from backbones.weights.convert import Leaf, Network, Peer, blocks, convs, holds, normed, positions
+from backbones.weights.convert import Leaf, Network, Peer
+from backbones.weights.layers import blocks, convs, holds, normed, positions
 from backbones.weights.torchvision import TEMPLATES, densenet, inception_v3, resnet
 
 EXCITED = ("resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x4d")

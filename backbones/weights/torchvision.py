@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from torch import nn
 
 from backbones.backbone import Backbone
-from backbones.weights.convert import Network, Peer, blocks, convs, holds, normed, positions, rows
+from backbones.weights.convert import Network, Peer
+from backbones.weights.layers import blocks, convs, holds, normed, positions, rows
 
 WIDTHS = {"_x0_35": 0.35, "_x0_5": 0.5, "_x0_75": 0.75, "_x1_3": 1.3, "_x1_4": 1.4}
 TEMPLATES = {50: ((1, 64), (2, 40), (4, 24), (8, 14)), 101: ((1, 64), (2, 40), (4, 24), (8, 14), (1, 100), (2, 64))}
