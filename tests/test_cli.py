@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,9 +17,11 @@ from PIL import Image
 import backbones
 from backbones import cli, create_model
 from backbones.catalog import load
+from backbones.cli import convert
 from backbones.data import open_data
 from backbones.records import Options, Recipe
 from backbones.train.folder import write_settings
+from backbones.weights.peers import PEERS
 
 BACKBONES = (sys.executable, "-m", "backbones")
 FLAGS = ("--val-split", "0.1", "--opt", "sgd", "--lr", "0.05", "--model-ema", "False")
@@ -156,6 +158,11 @@ def test_a_run_from_anybodys_weights_is_resumed_as_what_they_made(
     assert run("train", "resnet18", "--data", "digits", "--weights", str(tmp_path / "twin.safetensors"))[0] == 130
     assert run("train", "--resume", str(folder))[0] == 130
     assert seen == [("resnet18.tv", 1e-4)] * 2
+
+
+def test_the_commands_know_every_peer() -> None:
+    """Their help is shown without torch, so they name the peers themselves."""
+    assert get_args(convert.Against) == tuple(PEERS)
 
 
 def test_weights_there_and_back(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
