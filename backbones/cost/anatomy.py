@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from backbones.cost.blocks import LISTS, Tree, ancestors
-from backbones.cost.units import Unit, units
+from backbones.cost.tree import LISTS, Tree, ancestors
+from backbones.cost.report import Cost
+from backbones.cost.grouping import Unit, map_size, units
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Block:
 class Anatomy:
     """Of one network, from a `Cost`."""
 
-    def __init__(self, cost: Any) -> None:
-        self.operators, self.kinds = cost.operators, cost.kinds
+    def __init__(self, cost: Cost) -> None:
+        self.operators, self.kinds, self.names = cost.operators, cost.kinds, cost.names
         self.tree = Tree(self.operators, self.kinds)
         self.units: tuple[Unit, ...] = units(self.operators, self.tree)
         self.params, self.madds = sum(u.params for u in self.units), sum(u.madds for u in self.units)
@@ -65,13 +66,26 @@ class Anatomy:
     def part_of(self, unit: int) -> Part:
         return next(part for part in self.parts if unit in part.units)
 
+    @property
+    def image(self) -> tuple[int, ...]:
+        """(C, H, W) of what the network reads."""
+        return map_size(next(o.input_shapes[o.inputs.index(-1)] for o in self.operators if -1 in o.inputs))
+
     # -- parts
 
     def _parts(self) -> Iterator[Part]:
         entries = self._opened("", list(range(len(self.units))))
+        waiting: list[tuple[str, list[int]]] = []
         for _, run in groupby(self._marked(entries), key=lambda entry: entry[0]):
-            members = [entry[1:] for entry in run]
-            yield Part(tuple(name for name, _ in members if name), tuple(i for _, some in members for i in some))
+            members = [*waiting, *(entry[1:] for entry in run)]
+            waiting = members if not waiting and self._only_pools(members) else []
+            if not waiting:
+                yield Part(tuple(name for name, _ in members if name), tuple(i for _, some in members for i in some))
+
+    def _only_pools(self, members: Sequence[tuple[str, list[int]]]) -> bool:
+        """A pooling between two parts opens the second."""
+        units = [self.units[i] for _, some in members for i in some]
+        return all(u.kind == "pooling" and not u.name.startswith("global") for u in units) and -1 not in units[0].reads
 
     def _opened(self, path: str, inside: Sequence[int]) -> list[tuple[str, list[int]]]:
         """The children of a part with their units; the one that is most of the network is opened in turn."""
@@ -91,6 +105,8 @@ class Anatomy:
     def _is_most(self, path: str) -> bool:
         """Whether a list of parts, such as `stages` or `features`, holds most of what there is."""
         children = len(self.tree.children(path))
+        if "." in path and path in self.names:
+            return False
         return self.kinds.get(path) in LISTS and children > 1 and 2 * len(self.tree.within(path)) > len(self.operators)
 
     def _marked(self, entries: Sequence[tuple[str, list[int]]]) -> Iterator[tuple[Any, str, list[int]]]:

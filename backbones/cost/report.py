@@ -1,6 +1,6 @@
 """What was counted: of each operator, and summed over layers, stages and the whole network."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import groupby
@@ -71,6 +71,8 @@ class Cost:
     """bytes of maps alive during each operator, the image among them"""
     names: tuple[str, ...]
     """paths of the stages"""
+    kinds: Mapping[str, str]
+    """class of every module, by its path"""
     weight_bytes: int
     """of parameters and buffers"""
     itemsize: int

@@ -4,9 +4,11 @@ from typing import Any
 
 from backbones.cost.anatomy import Anatomy
 from backbones.plots.diagram.detail import detail
-from backbones.plots.diagram.drawing import rectangles, tall
+from backbones.plots.diagram.drawing import boxes, tall
 from backbones.plots.diagram.graph import Edge, Graph, Group, Node
 from backbones.plots.diagram.overview import overview
+from backbones.plots.diagram.shapes import Rectangle
+from backbones.plots.diagram.strip import places, strip
 
 __all__ = ["Edge", "Graph", "Group", "Node", "draw", "graph", "rectangles"]
 
@@ -25,4 +27,9 @@ def graph(cost: Any, title: str, stage: str | None = None) -> Graph:
 
 def draw(graph: Graph, dark: bool = False) -> str:
     """The diagram as SVG, on a white or a dark ground."""
-    return tall(graph, dark)
+    return strip(graph, dark) if graph.overview else tall(graph, dark)
+
+
+def rectangles(graph: Graph) -> dict[str, Rectangle]:
+    """Where each node is drawn."""
+    return places(graph) if graph.overview else boxes(graph)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backbones.cost.anatomy import Anatomy, Block
-from backbones.cost.units import Unit, spaced
+from backbones.cost.grouping import Unit, spaced
 from backbones.plots.diagram.graph import Edge, Graph, Group, Node, si, size, sizes, skips
 
 LONGEST_UNFOLDED = 8
@@ -76,7 +76,7 @@ class _Detail:
                 for source in units[unit].reads:
                     if source in self.drawn:
                         continue
-                    name, shape = f"in{source}", self._image() if source < 0 else units[source].shape
+                    name, shape = f"in{source}", self.anatomy.image if source < 0 else units[source].shape
                     told = "image" if source < 0 else f"from {self._place(source)}"
                     nodes.setdefault(name, Node(name, "end", told, shape=shape))
                     layers[name] = 0
@@ -96,14 +96,11 @@ class _Detail:
         for i in leaving:
             edges[f"u{self.drawn[i]}", "out"] = self._size(self.drawn[i])
 
-    def _image(self) -> tuple[int, ...]:
-        return tuple(self.anatomy.operators[0].input_shapes[0])
-
     def _place(self, unit: int) -> str:
         """The name of the part, or of the block where both are in one part."""
         part = self.anatomy.part_of(unit)
         if part != self.anatomy.part_of(self.inside[0]):
-            return part.name
+            return part.names[0]
         block = self.anatomy.units[unit].block
         return block if block not in self.anatomy.tree.opened else self.anatomy.units[unit].main.layer
 
@@ -139,8 +136,7 @@ class _Detail:
             name = first.name if first is last else f"{first.name} to {last.name.rpartition('.')[2]}"
             kind = "" if first.kind == "Sequential" else spaced(first.kind)
             note = "each reads all maps before it" if run.alike else ""
-            title = f"{name}  {kind}" if kind else name
-            yield Group(title, tuple(f"u{i}" for i in first.units), len(run.blocks), note)
+            yield Group(name, kind, tuple(f"u{i}" for i in first.units), len(run.blocks), note)
 
 
 def _fold(anatomy: Anatomy, blocks: Sequence[Block]) -> Iterator[Run]:

@@ -1,40 +1,21 @@
-"""A graph becomes SVG: from top to bottom in detail, in rows from left to right as an overview."""
+"""The detail level becomes SVG: layers from top to bottom, branches side by side, skips in curves around."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from textwrap import wrap
 from xml.sax.saxutils import escape
 
-from backbones.plots.diagram.graph import Graph, Node, si
-from backbones.plots.diagram.layout import Placed, place
+from backbones.plots.diagram.graph import Edge, Graph, Group, Node, si
+from backbones.plots.diagram.layout import Placed, Vertex, place
 from backbones.plots.diagram.look import BIG, DARK, LIGHT, SMALL, TITLE, Look, page, text, width
+from backbones.plots.diagram.shapes import LINE, MARGIN, Rectangle, heading, rectangle
 
-MARGIN, PAD = 28.0, 14.0
-LINE, HEAD = 15.0, 20.0
-"""of small letters, of a title"""
-JOINT = 26.0
-FRAME, FRAME_TITLE = 12.0, 22.0
+PAD, HEAD, JOINT = 14.0, 20.0, 26.0
+"""beside letters, height of a title, of a joint"""
+FRAME, ASIDE = 11.0, 14.0
+"""around a group, between its name and its frame"""
 SYMBOLS = {"concat": "cat"}
 
 
-@dataclass(frozen=True)
-class Rectangle:
-    """Where a node is."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def middle(self) -> float:
-        return self.x + self.width / 2
-
-    @property
-    def bottom(self) -> float:
-        return self.y + self.height
-
-
-def rectangles(graph: Graph) -> dict[str, Rectangle]:
+def boxes(graph: Graph) -> dict[str, Rectangle]:
     """Where the nodes are, before margins."""
     return _boxes(_placed(graph), graph)
 
@@ -46,29 +27,20 @@ def tall(graph: Graph, dark: bool) -> str:
     frames = [_frame(graph.groups[i], boxes, placed, graph) for i in range(len(graph.groups))]
     left = min([0.0, *(f.x for f in frames)])
     right = max([placed.width, *(f.x + f.width for f in frames)])
+    names = max((width(line, SMALL) for group in graph.groups for line in _aside(group)), default=-ASIDE) + ASIDE
     needed = max(width(graph.title, BIG), width(graph.subtitle, 11.5), width(graph.note, SMALL))
-    inner = max(right - left, needed)
-    dx, dy = MARGIN - left + (inner - (right - left)) / 2, MARGIN + 56
+    inner = max(right - left + names, needed)
+    dx, dy = MARGIN + names - left + (inner - (right - left + names)) / 2, MARGIN + 56
     body = [*heading(graph, look), f'<g transform="translate({dx:.1f} {dy:.1f})">']
     for group, frame in zip(graph.groups, frames, strict=True):
-        body += _framed(frame, group.title, group.repeat, group.note, look)
-    labels = list[str]()
+        body += _framed(frame, group, left - ASIDE, look)
     for edge in graph.edges:
         body.append(_line(graph, placed, boxes, edge.source, edge.target, edge.skip, look))
-    for name, (sign, label) in _labels(graph, placed, boxes).items():
-        labels.append(_label(boxes[name], sign, label, look))
     body += [part for node in graph.nodes for part in _node(node, boxes[node.name], look)]
-    body += [*labels, "</g>"]
+    body += [*_labels(graph, placed, boxes, look), "</g>"]
     height = dy + placed.height + 2 * MARGIN
     body.append(text(MARGIN, height - MARGIN + 4, graph.note, SMALL, look.muted, "start"))
     return page(inner + 2 * MARGIN, height, look, graph.title, body)
-
-
-def heading(graph: Graph, look: Look) -> list[str]:
-    return [
-        text(MARGIN, MARGIN + 4, graph.title, BIG, look.ink, "start", ' font-weight="600"'),
-        text(MARGIN, MARGIN + 25, graph.subtitle, 11.5, look.muted, "start"),
-    ]
 
 
 # -- places
@@ -92,7 +64,13 @@ def _placed(graph: Graph) -> Placed:
     sizes = {n.name: measure(n) for n in graph.nodes}
     groups = {name: i for i, group in enumerate(graph.groups) for name in group.nodes}
     skips = {(e.source, e.target) for e in graph.edges if e.skip}
-    return place(sizes, [(e.source, e.target) for e in graph.edges], graph.layers, groups, skips)
+    gaps: dict[int, float] = {}
+    for group in graph.groups:
+        rows = [graph.layers[n] for n in group.nodes]
+        gaps[min(rows)] = gaps.get(min(rows), 0.0) + FRAME
+        gaps[max(rows) + 1] = gaps.get(max(rows) + 1, 0.0) + FRAME
+    weights: dict[Vertex, float] = {n.name: 1.01 if n.madds else 1.0 for n in graph.nodes}
+    return place(sizes, [(e.source, e.target) for e in graph.edges], graph.layers, groups, skips, gaps, weights)
 
 
 def _boxes(placed: Placed, graph: Graph) -> dict[str, Rectangle]:
@@ -105,7 +83,7 @@ def _boxes(placed: Placed, graph: Graph) -> dict[str, Rectangle]:
     return found
 
 
-def _frame(group: object, boxes: dict[str, Rectangle], placed: Placed, graph: Graph) -> Rectangle:
+def _frame(group: Group, boxes: dict[str, Rectangle], placed: Placed, graph: Graph) -> Rectangle:
     names = set(group.nodes)
     some = [boxes[n] for n in names]
     rows = {graph.layers[n] for n in names}
@@ -118,19 +96,28 @@ def _frame(group: object, boxes: dict[str, Rectangle], placed: Placed, graph: Gr
     ]
     left = min([*(b.x for b in some), *(x - 6 for x in inner)]) - FRAME
     right = max([*(b.x + b.width for b in some), *(x + 6 for x in inner)]) + FRAME
-    top, bottom = min(placed.top[r] for r in rows) - FRAME, max(placed.bottom[r] for r in rows) + FRAME
+    top, bottom = placed.top[min(rows)] - FRAME, placed.bottom[max(rows)] + FRAME
     return Rectangle(left, top, right - left, bottom - top)
 
 
 # -- marks
 
 
-def _framed(frame: Rectangle, title: str, repeat: int, note: str, look: Look) -> list[str]:
-    drawn = [
-        f'<rect x="{frame.x:.1f}" y="{frame.y:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}" rx="10" '
-        f'fill="{look.panel}" stroke="{look.rim}"/>'
-    ]
+def _framed(frame: Rectangle, group: Group, left: float, look: Look) -> list[str]:
+    """The frame, and beside it what it is and how often it repeats."""
+    drawn, y = [rectangle(frame, f'rx="9" fill="{look.panel}" stroke="{look.rim}"')], frame.y + 14
+    if group.repeat > 1:
+        drawn.append(text(left, y + 2, f"× {group.repeat}", BIG, look.ink, "end", ' font-weight="600"'))
+        y += 23
+    for line in _aside(group):
+        drawn.append(text(left, y, line, SMALL, look.muted, "end"))
+        y += LINE
     return drawn
+
+
+def _aside(group: Group) -> list[str]:
+    kind = group.kind if group.kind != group.name else ""
+    return [*filter(None, (group.name, kind)), *wrap(group.note, 20)]
 
 
 def _node(node: Node, box: Rectangle, look: Look) -> list[str]:
@@ -139,11 +126,11 @@ def _node(node: Node, box: Rectangle, look: Look) -> list[str]:
     x, middle = box.middle, box.y + box.height / 2
     if node.kind == "end":
         rim = f'rx="12" fill="none" stroke="{look.rim}"'
-        return [_rect(box, rim, hint), text(x, middle, node.title, 11.5, look.muted)]
+        return [rectangle(box, rim, hint), text(x, middle, node.title, 11.5, look.muted)]
     if node.kind == "join":
         symbol, words = SYMBOLS.get(node.title, node.title), "".join(node.lines)
         size = 16 if len(symbol) == 1 else 10.5
-        drawn = [_rect(box, f'rx="13" fill="{look.ground}" stroke="{look.ink}" stroke-width="1.4"', hint)]
+        drawn = [rectangle(box, f'rx="13" fill="{look.ground}" stroke="{look.ink}" stroke-width="1.4"', hint)]
         if not words:
             return [*drawn, text(x, middle, symbol, size, look.ink)]
         wide = max(JOINT, width(symbol, 10.5) + 10)
@@ -153,7 +140,7 @@ def _node(node: Node, box: Rectangle, look: Look) -> list[str]:
             text(box.x + wide, middle, words, SMALL, look.muted, "start"),
         ]
     rim = f'rx="5" fill="{look.fill(node.kind)}" stroke="{look.edge(node.kind)}" stroke-width="1.2"'
-    drawn, y = [_rect(box, rim, hint)], box.y + 7
+    drawn, y = [rectangle(box, rim, hint)], box.y + 7
     for words, big in [(node.above, False), (node.title, True), *((line, False) for line in node.lines)]:
         if not words:
             continue
@@ -162,12 +149,6 @@ def _node(node: Node, box: Rectangle, look: Look) -> list[str]:
         drawn.append(text(x, y + high / 2, words, TITLE if big else SMALL, look.ink if big else look.muted, "middle", weight))
         y += high
     return drawn
-
-
-def _rect(box: Rectangle, rest: str, inner: str = "") -> str:
-    return (
-        f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" {rest}>{inner}</rect>'
-    )
 
 
 def _line(
@@ -182,7 +163,7 @@ def _line(
         path += _bend(x, y, lane, top) + f"V{bottom:.1f}"
         x, y = lane, bottom
     colour, wide = (look.skip, 1.8) if skip else (look.line, 1.4)
-    joint = graph.node(target).kind == "join"
+    joint = graph.node(target).kind == "join" and (skip or sum(e.target == target for e in graph.edges) < 3)
     if joint and lanes and abs(x - b.middle) > b.width / 2 + 8 and _free(graph, boxes, target, x):
         side = b.x + b.width if x > b.middle else b.x
         sign = 1 if x > b.middle else -1
@@ -213,21 +194,34 @@ def _free(graph: Graph, boxes: dict[str, Rectangle], target: str, x: float) -> b
     return not any(b.x < high and b.x + b.width > low for b in others)
 
 
-def _labels(graph: Graph, placed: Placed, boxes: dict[str, Rectangle]) -> dict[str, tuple[int, str]]:
-    """Size of every node's map, on the side of its line where no other leaves."""
-    found: dict[str, tuple[int, str]] = {}
-    for edge in graph.edges:
-        if edge.source not in found:
-            mine = [e for e in graph.edges if e.source == edge.source]
-            first = [
-                (placed.lanes[e.source, e.target] or [(boxes[e.target].middle, 0, 0)])[0][0] - boxes[e.source].middle
-                for e in mine
-            ]
-            found[edge.source] = (-1 if max(first) > 1 and min(first) > -1 else 1, edge.size)
-    return found
+def _labels(graph: Graph, placed: Placed, boxes: dict[str, Rectangle], look: Look) -> list[str]:
+    """The size of every node's map: below it where no other line leaves, else beside it."""
+    ends = {n for g in graph.groups for n in g.nodes if graph.layers[n] == max(graph.layers[m] for m in g.nodes)}
+    drawn = []
+    for source in dict.fromkeys(e.source for e in graph.edges):
+        box, mine = boxes[source], [e for e in graph.edges if e.source == source]
+        turns = [_first_x(placed, boxes, e) - box.middle for e in mine]
+        to_left, to_right = min(turns) < -1, max(turns) > 1
+        if to_left and to_right and _free_right(graph, placed, boxes, source, width(mine[0].size, SMALL)):
+            x, y, anchor = box.x + box.width + 7, box.y + box.height / 2, "start"
+        else:
+            sign = -1 if to_right and not to_left else 1
+            x, y = box.middle + 7 * sign, box.bottom + 11 + (FRAME if source in ends else 0)
+            anchor = "start" if sign > 0 else "end"
+        halo = f' stroke="{look.ground}" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
+        drawn.append(text(x, y, mine[0].size, SMALL, look.muted, anchor, halo))
+    return drawn
 
 
-def _label(box: Rectangle, sign: int, label: str, look: Look) -> str:
-    halo = f' stroke="{look.ground}" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
-    anchor = "start" if sign > 0 else "end"
-    return text(box.middle + 7 * sign, box.bottom + 11, label, SMALL, look.muted, anchor, halo)
+def _first_x(placed: Placed, boxes: dict[str, Rectangle], edge: Edge) -> float:
+    lanes = placed.lanes[edge.source, edge.target]
+    return lanes[0][0] if lanes else boxes[edge.target].middle
+
+
+def _free_right(graph: Graph, placed: Placed, boxes: dict[str, Rectangle], name: str, room: float) -> bool:
+    """Whether there is nothing so far to the right of a node."""
+    box, row = boxes[name], graph.layers[name]
+    low, high = box.x + box.width, box.x + box.width + room + 14
+    others = [b for n, b in boxes.items() if graph.layers[n] == row and n != name]
+    lanes = (x for way in placed.lanes.values() for x, top, _ in way if top == placed.top[row])
+    return not any(b.x < high and b.x + b.width > low for b in others) and not any(low < x < high for x in lanes)

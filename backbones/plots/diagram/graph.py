@@ -15,7 +15,7 @@ class Node:
     """part, convolution, depthwise, linear, pooling, other, join, end"""
     title: str
     above: str = ""
-    """what happens before it, in small letters"""
+    """what happens before it, in small letters; of a part, the line that says what it repeats"""
     lines: tuple[str, ...] = ()
     """more, in small letters"""
     layer: str = ""
@@ -46,7 +46,10 @@ class Edge:
 class Group:
     """Nodes of one block, drawn once for all its repeats."""
 
-    title: str
+    name: str
+    """its dotted path, or those of the first and last repeat"""
+    kind: str
+    """its class, in words"""
     nodes: tuple[str, ...]
     repeat: int = 1
     note: str = ""
@@ -76,7 +79,7 @@ class Graph:
                 "what": "node",
                 "name": n.name,
                 "kind": n.kind,
-                "label": " · ".join(filter(None, (n.above, n.title, *n.lines))),
+                "label": ", ".join((n.title, *map(str.strip, n.lines))) if n.kind == "part" else " · ".join(filter(None, (n.above, n.title, *n.lines))),
                 "layer": n.layer,
                 "size": size(n.shape),
                 "repeat": n.repeat,
@@ -98,12 +101,12 @@ def size(shape: Sequence[int]) -> str:
 
 
 def sizes(shapes: Iterable[Sequence[int]]) -> str:
-    """Of the maps of several repeats: 96 to 224 × 56 × 56."""
+    """Of the maps of several repeats: 96–224 × 56 × 56."""
     known = list(dict.fromkeys(map(tuple, shapes)))
     channels = sorted({s[0] for s in known})
     if len(known) == 1 or len({s[1:] for s in known}) > 1:
         return size(known[0])
-    return f"{channels[0]} to {channels[-1]} × {' × '.join(map(str, known[0][1:]))}"
+    return f"{channels[0]}–{channels[-1]} × {' × '.join(map(str, known[0][1:]))}"
 
 
 def skips(pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> set[tuple[str, str]]:

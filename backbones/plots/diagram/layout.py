@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-GAP, LANE, LANE_GAP, ROW = 26.0, 4.0, 15.0, 36.0
-"""between boxes, width of a lane, between lanes, between rows"""
+GAP, LANE, LANE_GAP, FRAME_GAP, ROW = 26.0, 4.0, 15.0, 28.0, 36.0
+"""between boxes, width of a lane, between lanes, around groups, between rows"""
 SWEEPS, MOVES = 12, 120
 
 Vertex = str | tuple[str, int, int]
@@ -46,21 +46,26 @@ def place(
     row_of: Mapping[str, int],
     group_of: Mapping[str, int],
     skips: set[tuple[str, str]],
+    gaps: Mapping[int, float],
+    weights: Mapping[Vertex, float],
 ) -> Placed:
-    """`sizes` are (width, height) in the order of execution; groups are contiguous rows of their own."""
+    """`sizes` are (width, height) in the order of execution; groups are contiguous rows of their own.
+
+    `gaps` is more room above some rows. Of two branches that with more `weights` is drawn straight.
+    """
     net = _expand(list(sizes), edges, row_of, group_of)
     lanes = {e: {v for v in way if not isinstance(v, str)} for e, way in net.way.items()}
     ways = (lanes[e] for e in edges if e not in skips)
     net.ways_round = set().union(*lanes.values()).difference(*ways)
-    _order(net, row_of, group_of)
+    _order(net, row_of, group_of, weights)
     width = {v: sizes[v][0] if isinstance(v, str) else LANE for row in net.rows for v in row}
     chains = _chains(net)
     for chain in chains:  # boxes in one line are equally wide
         boxes = [v for v in chain if isinstance(v, str) and v in sizes]
         wide = max((width[v] for v in boxes), default=0.0)
         width.update({v: wide for v in boxes if width[v] > 60 or wide < 60})
-    x = _straighten(net, chains, width)
-    return _measure(net, sizes, edges, x, width)
+    x = _straighten(net, chains, width, {row_of[n] for n in group_of})
+    return _measure(net, sizes, edges, x, width, gaps)
 
 
 def _expand(
@@ -93,13 +98,15 @@ def _expand(
     return net
 
 
-def _order(net: _Net, row_of: Mapping[str, int], group_of: Mapping[str, int]) -> None:
+def _order(
+    net: _Net, row_of: Mapping[str, int], group_of: Mapping[str, int], weights: Mapping[Vertex, float]
+) -> None:
     """Left to right in every row: first branches as they ran, then whatever has fewer crossings."""
-    depth: dict[Vertex, int] = {}
+    depth: dict[Vertex, float] = {}
     for row in reversed(net.rows):
         for v in row:
             boxes = [b for b in net.after[v] if isinstance(b, str)]
-            depth[v] = 1 + max((depth[b] for b in boxes), default=0) if isinstance(v, str) else 0
+            depth[v] = weights.get(v, 1.0) + max((depth[b] for b in boxes), default=0) if isinstance(v, str) else 0
     seen: dict[Vertex, int] = {}
 
     def visit(v: Vertex) -> None:
@@ -169,12 +176,14 @@ def _chains(net: _Net) -> list[list[Vertex]]:
     at = {v: i for row in net.rows for i, v in enumerate(row)}
 
     def main(v: Vertex, neighbours: Sequence[Vertex]) -> Vertex | None:
-        """The neighbour to stand in line with: the only one, or of two the first; among three branches there is none."""
+        """The neighbour to stand in line with: the only or middle one, of two the first box; of four there is none."""
         if v in net.ways_round:
             neighbours = [n for n in neighbours if not isinstance(n, str) and n[0] == v[0]]
         else:
             neighbours = [n for n in neighbours if n not in net.ways_round]
-        return min(neighbours, key=at.__getitem__) if 0 < len(neighbours) < 3 else None
+        if len(neighbours) == 2:
+            return min(neighbours, key=lambda n: (not isinstance(n, str), at[n]))
+        return sorted(neighbours, key=at.__getitem__)[len(neighbours) // 2] if len(neighbours) % 2 else None
 
     for row in net.rows:
         for v in row:
@@ -191,13 +200,16 @@ def _chains(net: _Net) -> list[list[Vertex]]:
     return chains
 
 
-def _straighten(net: _Net, chains: list[list[Vertex]], width: Mapping[Vertex, float]) -> dict[Vertex, float]:
+def _straighten(
+    net: _Net, chains: list[list[Vertex]], width: Mapping[Vertex, float], framed: set[int]
+) -> dict[Vertex, float]:
     """x of every vertex: chains as near to what they are joined with as their neighbours in the row allow."""
     chain_of = {v: c for c, chain in enumerate(chains) for v in chain}
     left: list[dict[int, float]] = [{} for _ in chains]
-    for row in net.rows:
+    for number, row in enumerate(net.rows):
         for a, b in zip(row, row[1:], strict=False):
-            gap = LANE_GAP if not (isinstance(a, str) and isinstance(b, str)) else GAP
+            leaves = number in framed and _within(a) and not _within(b)
+            gap = FRAME_GAP if leaves else GAP if isinstance(a, str) and isinstance(b, str) else LANE_GAP
             apart = (width[a] + width[b]) / 2 + gap
             ca, cb = chain_of[a], chain_of[b]
             left[cb][ca] = max(left[cb].get(ca, 0.0), apart)
@@ -209,20 +221,48 @@ def _straighten(net: _Net, chains: list[list[Vertex]], width: Mapping[Vertex, fl
     for a, others in net.after.items():
         for b in others:
             if (ca := chain_of[a]) != (cb := chain_of[b]):
-                weight = 4.0 if isinstance(a, str) and isinstance(b, str) else 1.0
+                weight = 1.0 if net.ways_round.intersection((a, b)) else 4.0
                 pulls[ca].append((cb, weight))
                 pulls[cb].append((ca, weight))
     x = _leftmost(left)
     for move in range(MOVES):
         order = range(len(chains)) if move % 2 else range(len(chains) - 1, -1, -1)
         for c in order:
-            if not pulls[c]:
-                continue
-            wish = sum(x[o] * w for o, w in pulls[c]) / sum(w for _, w in pulls[c])
-            low = max((x[o] + apart for o, apart in left[c].items()), default=-inf)
-            high = min((x[o] - apart for o, apart in right[c].items()), default=inf)
-            x[c] = max(low, min(wish, high))
+            for beside, sign in ((right, 1), (left, -1)):
+                _shift(x, c, sign, beside, pulls)
     return {v: x[c] for v, c in chain_of.items()}
+
+
+def _shift(
+    x: list[float],
+    c: int,
+    sign: int,
+    beside: Sequence[Mapping[int, float]],
+    pulls: Sequence[Sequence[tuple[int, float]]],
+) -> None:
+    """Move a chain to one side, with all that it touches on that side, as far as the pulls on them agree."""
+    together, waiting = {c}, [c]
+    while waiting:
+        m = waiting.pop()
+        touched = [o for o, apart in beside[m].items() if sign * (x[o] - x[m]) <= apart + 0.01 and o not in together]
+        together.update(touched)
+        waiting += touched
+    outside = [(x[o] - x[m], w) for m in together for o, w in pulls[m] if o not in together]
+    if not outside:
+        return
+    wish = sign * sum(distance * w for distance, w in outside) / sum(w for _, w in outside)
+    room = min(
+        (sign * (x[o] - x[m]) - apart for m in together for o, apart in beside[m].items() if o not in together),
+        default=inf,
+    )
+    if wish > 0:
+        for m in together:
+            x[m] += sign * min(wish, room)
+
+
+def _within(v: Vertex) -> bool:
+    """In a row of a group: a box of the group, or a lane of its own."""
+    return isinstance(v, str) or v[2] >= 0
 
 
 def _leftmost(left: Sequence[Mapping[int, float]]) -> list[float]:
@@ -244,6 +284,7 @@ def _measure(
     edges: Sequence[tuple[str, str]],
     x: dict[Vertex, float],
     width: Mapping[Vertex, float],
+    gaps: Mapping[int, float],
 ) -> Placed:
     shift = -min(x[v] - width[v] / 2 for row in net.rows for v in row)
     for v in x:
@@ -252,7 +293,7 @@ def _measure(
     for number, row in enumerate(net.rows):
         if number:
             spread = max((abs(x[a] - x[b]) for b in row for a in net.before[b]), default=0.0)
-            y += ROW + min(44.0, 0.09 * spread)
+            y += ROW + min(28.0, 0.07 * spread) + gaps.get(number, 0.0)
         height = max((sizes[v][1] for v in row if isinstance(v, str)), default=0.0)
         placed.top[number], placed.bottom[number] = y, y + height
         placed.centre |= {v: (x[v], y + height / 2) for v in row if isinstance(v, str)}

@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from backbones.cost.anatomy import Anatomy, Block, Part
-from backbones.cost.units import Unit, spaced
+from backbones.cost.grouping import Unit, spaced
 from backbones.plots.diagram.graph import Edge, Graph, Node, si, size, skips
 
 MOST_LINES = 4
+INDENT = "\N{EM SPACE}"
+"""before the lines of what repeats"""
 
 
 def overview(anatomy: Anatomy, title: str) -> Graph:
@@ -16,8 +18,7 @@ def overview(anatomy: Anatomy, title: str) -> Graph:
     place = {unit: index for index, part in enumerate(parts) for unit in part.units}
     names = [f"part{i}" for i in range(len(parts))]
     nodes, edges = list[Node](), dict[tuple[str, str], str]()
-    first = anatomy.operators[0].input_shapes[0] if anatomy.operators else ()
-    nodes.append(Node("in", "end", "image", shape=tuple(first)))
+    nodes.append(Node("in", "end", "image", shape=anatomy.image))
     for name, part in zip(names, parts, strict=True):
         units = [anatomy.units[i] for i in part.units]
         nodes.append(_node(anatomy, name, part, units))
@@ -41,13 +42,14 @@ def overview(anatomy: Anatomy, title: str) -> Graph:
 
 
 def _node(anatomy: Anatomy, name: str, part: Part, units: Sequence[Unit]) -> Node:
-    blocks = anatomy.blocks(part.units)
+    head, lines = _lines(anatomy, anatomy.blocks(part.units))
     madds = sum(u.madds for u in units)
     return Node(
         name=name,
         kind="part",
         title=part.name,
-        lines=tuple(_lines(anatomy, blocks)),
+        above=head,
+        lines=tuple(lines),
         layer=" ".join(part.names),
         shape=units[-1].shape,
         operators=tuple(sorted(i for u in units for i in u.operators)),
@@ -57,40 +59,41 @@ def _node(anatomy: Anatomy, name: str, part: Part, units: Sequence[Unit]) -> Nod
     )
 
 
-def _lines(anatomy: Anatomy, blocks: Sequence[Block]) -> list[str]:
-    """What the part repeats, then the layers of one repeat as the papers' tables print them."""
-    real = [b for b in blocks if b.kind and len(b.units) > 1]
+def _lines(anatomy: Anatomy, blocks: Sequence[Block]) -> tuple[str, list[str]]:
+    """What the part repeats; that and the layers of one repeat, as the papers' tables print them."""
+    real = [b for b in blocks if b.kind not in ("", "Sequential", "Head") and len(b.units) > 1]
     kinds = Counter(b.kind for b in real)
     most = max(kinds, key=lambda kind: kinds[kind]) if kinds else ""
     repeated = [b for b in real if b.kind == most]
-    loose = [anatomy.units[i] for b in blocks if b not in real for i in b.units]
-    if len(repeated) < 2 or most == "Sequential":
-        units = [anatomy.units[i] for b in blocks for i in b.units]
-        if len(real) <= 1 and most not in ("", "Sequential", "Head") and _branches(units):
-            return [*(_short(u) for u in loose), spaced(most), *_layers(units)]
-        return _layers(units)
-    lines = [_short(u) for u in loose[:1]] + [spaced(kind) for kind in kinds if kind != most and kind != "Sequential"][:1]
-    body = [anatomy.units[i] for i in repeated[-1].units]
-    return [*lines, f"{len(repeated)} × {spaced(most)}", *_layers(body)]
+    if not repeated:
+        return "", _layers(anatomy, [i for b in blocks for i in b.units])
+    first = repeated[0].units[0]
+    loose = [(i, anatomy.units[i]) for b in blocks if b not in real for i in b.units if anatomy.units[i].kind != "join"]
+    head = f"{len(repeated)} × {spaced(most)}" if len(repeated) > 1 else spaced(most)
+    return head, [
+        *[_short(u) for i, u in loose if i < first][:2],
+        *(spaced(kind) for kind in kinds if kind != most),
+        head,
+        *(INDENT + line for line in _layers(anatomy, repeated[-1].units)),
+        *[_short(u) for i, u in loose if i > first][:2],
+    ]
 
 
-def _branches(units: Sequence[Unit]) -> bool:
-    return any(u.kind == "join" for u in units)
-
-
-def _layers(units: Sequence[Unit]) -> list[str]:
+def _layers(anatomy: Anatomy, inside: Sequence[int]) -> list[str]:
     """The layers of a chain; of branches, how many layers there are of each kind."""
-    shown = [u for u in units if u.kind != "join" and not _is_gate(u)]
+    units = [anatomy.units[i] for i in inside]
+    gates = any(u.name == "×" for u in units)
+    shown = [u for u in units if u.kind != "join" and not (gates and _is_small(u))]
     chain = all(len(u.reads) == 1 for u in units if u.kind != "join")
-    wide = sum(u.kind == "join" and u.name == "concat" and len(u.reads) > 2 for u in units)
+    wide = any(u.name == "concat" and len(set(u.reads).intersection(inside)) > 2 for u in units)
     if chain and not wide and len(shown) <= MOST_LINES:
-        return [_short(u) for u in shown]
+        return [*(_short(u) for u in shown), *(["gate"] if gates else [])]
     counts = Counter(u.name for u in shown)
-    lines = [f"{n} × {name}" if n > 1 else name for name, n in counts.items()]
+    lines = [f"{n} × {name}" if n > 1 else name for name, n in counts.items()] + (["gate"] if gates else [])
     return lines if len(lines) <= MOST_LINES + 1 else [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} more kinds"]
 
 
-def _is_gate(unit: Unit) -> bool:
+def _is_small(unit: Unit) -> bool:
     return unit.shape[1:] == (1, 1) and unit.kind in ("convolution", "pooling", "linear")
 
 

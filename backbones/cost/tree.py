@@ -1,7 +1,8 @@
 """Which block of a network each operator belongs to, found from the module tree and from who reads whose output."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from backbones.cost.trace import Operator
 
 LISTS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 
@@ -13,7 +14,7 @@ class Tree:
     kind. Branches that run side by side belong to one block.
     """
 
-    def __init__(self, operators: Sequence[Any], kinds: Mapping[str, str]) -> None:
+    def __init__(self, operators: Sequence[Operator], kinds: Mapping[str, str]) -> None:
         self._operators, self.kinds = operators, kinds
         self._within: dict[str, list[int]] = {}
         for index, operator in enumerate(operators):

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
-from backbones.cost.blocks import Tree, ancestors
+from backbones.cost.tree import Tree, ancestors, parent
+from backbones.cost.trace import Operator
 
 Kind = Literal["convolution", "depthwise", "linear", "pooling", "join", "other"]
 FILTERS = frozenset({"convolution", "linear", "matmul"})
@@ -27,7 +28,7 @@ class Unit:
     """One box or one joint of a drawing."""
 
     operators: tuple[int, ...]
-    main: Any
+    main: Operator
     """the operator that names it"""
     kind: Kind
     name: str
@@ -77,13 +78,13 @@ class _Draft:
         self.reads = list[int]()
 
 
-def units(operators: Sequence[Any], tree: Tree) -> tuple[Unit, ...]:
+def units(operators: Sequence[Operator], tree: Tree) -> tuple[Unit, ...]:
     """The units of a network in the order in which they ran; each operator is in exactly one of them."""
     return _Assembly(operators, tree).units()
 
 
 class _Assembly:
-    def __init__(self, operators: Sequence[Any], tree: Tree) -> None:
+    def __init__(self, operators: Sequence[Operator], tree: Tree) -> None:
         self.operators, self.tree = operators, tree
         self.of: dict[int, _Draft] = {}
         """operator -> its draft"""
@@ -118,10 +119,10 @@ class _Assembly:
                     before=tuple(dict.fromkeys(filter(None, draft.before))),
                     after=tuple(dict.fromkeys(filter(None, draft.after))),
                     reads=tuple(i for i in indices if i != place[id(draft)]),
-                    shape=_map(self.operators[live[-1]].output_shape),
+                    shape=map_size(self.operators[live[-1]].output_shape),
                     block=self.tree.blocks[draft.main],
                     params=sum(self.operators[i].params for i in members),
-                    madds=sum(self.operators[i].madds for i in members),
+                    madds=sum(self.operators[i].madds or 0 for i in members),
                 )
             )
         return tuple(made)
@@ -158,14 +159,16 @@ class _Assembly:
 
     def _is_formula(self, run: Sequence[int]) -> bool:
         entries = {i for r in run for i in self.operators[r].inputs if i not in run and i not in self.constants}
-        return len(entries) == 1 and not any(op_name(self.operators[r]) in FILTERS for r in run)
+        names = [op_name(self.operators[r]) for r in run]
+        padded = len([n for n in names if "pad" not in n]) == 1
+        return len(entries) == 1 and not padded and not FILTERS.intersection(names)
 
     def _draft(self, run: list[int]) -> _Draft:
         operator = self.operators[run[0]]
         op = op_name(operator)
         if len(run) > 1:
             simple = all(op_name(self.operators[i]) not in POOLINGS | {"sum", "avg_pool3d"} for i in run)
-            same = self.operators[run[-1]].output_shape == tuple((operator.input_shapes or [()])[0])
+            same = self.operators[run[-1]].output_shape == operator.input_shapes[0]
             return _Draft(run, "follower" if simple and same else "other", spaced(operator.kind))
         maps = {i for i in operator.inputs if i not in self.constants}
         if op in FILTERS:
@@ -202,7 +205,9 @@ class _Assembly:
         return readers
 
     def _together(self, a: _Draft, b: _Draft) -> bool:
-        return self.tree.blocks[a.main] == self.tree.blocks[b.main]
+        """In one block; or b follows a's block in a list of both."""
+        one, other = self.tree.blocks[a.main], self.tree.blocks[b.main]
+        return one == other or (other in self.tree.opened and parent(one) == other and a.role == "filter")
 
     def _absorb(self, into: _Draft, gone: _Draft) -> None:
         into.operators += gone.operators
@@ -328,33 +333,34 @@ class _Assembly:
         return "other", draft.word
 
 
-def op_name(operator: Any) -> str:
+def op_name(operator: Operator) -> str:
     """Without the mark of operators that change their input."""
     name: str = operator.op
     return name[:-1] if name.endswith("_") else name
 
 
-def _map(shape: Sequence[int]) -> tuple[int, ...]:
-    """Channels in groups are channels."""
-    return (prod(shape[:-2]), *shape[-2:]) if len(shape) > 3 else tuple(shape)
+def map_size(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of one image; channels in groups are channels."""
+    _, *own = shape
+    return (prod(own[:-2]), *own[-2:]) if len(own) > 3 else tuple(own)
 
 
-def _filter(operator: Any) -> tuple[Kind, str]:
+def _filter(operator: Operator) -> tuple[Kind, str]:
     if op_name(operator) != "convolution":
         return "linear", "linear"
     kernel = "×".join(map(str, operator.kernel_size))
-    channels = (operator.input_shapes or [(0,)])[0][0]
+    channels = operator.input_shapes[0][1]
     if operator.groups > 1 and operator.groups == channels:
         return "depthwise", f"depthwise {kernel}"
     return "convolution", f"conv {kernel}"
 
 
-def _pooling(operator: Any) -> str:
+def _pooling(operator: Operator) -> str:
     op = op_name(operator)
     word = "max pool" if "max" in op else "avg pool"
     if operator.kernel_size:
         return f"{word} {'×'.join(map(str, operator.kernel_size))}"
-    spread = tuple(operator.output_shape[1:])
+    spread = operator.output_shape[2:]
     return f"global {word}" if prod(spread or (1,)) == 1 else f"{word} to {'×'.join(map(str, spread))}"
 
 
