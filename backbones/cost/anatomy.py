@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from backbones.cost.tree import LISTS, Tree, ancestors
+from backbones.cost.grouping import Unit, units
+from backbones.cost.naming import map_size
 from backbones.cost.report import Cost
-from backbones.cost.grouping import Unit, map_size, units
+from backbones.cost.tree import LISTS, Tree, ancestors
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class Anatomy:
                 entries.append((name, [i]))
         if len(entries) == 1 and entries[0][0] not in self.tree.opened:
             return entries
-        return [e for name, some in entries for e in (self._opened(name, some) if self._is_most(name) else [(name, some)])]
+        return [
+            e for name, some in entries for e in (self._opened(name, some) if self._is_most(name) else [(name, some)])
+        ]
 
     def _is_most(self, path: str) -> bool:
         """Whether a list of parts, such as `stages` or `features`, holds most of what there is."""

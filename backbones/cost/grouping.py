@@ -1,26 +1,26 @@
-"""A network as people draw it: a convolution with its norm and activation is one unit, and so is what joins branches."""
+"""A network as people draw it: a convolution with its norm and activation is one unit, a joint of branches another."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
-from typing import Literal
 
-from backbones.cost.tree import Tree, ancestors, parent
+from backbones.cost.naming import (
+    ACTIVATIONS,
+    FILTERS,
+    JOINS,
+    MAKERS,
+    NORMS,
+    POOLINGS,
+    SCALARS,
+    Kind,
+    filter_name,
+    map_size,
+    op_name,
+    pooling_name,
+    spaced,
+)
 from backbones.cost.trace import Operator
-
-Kind = Literal["convolution", "depthwise", "linear", "pooling", "join", "other"]
-FILTERS = frozenset({"convolution", "linear", "matmul"})
-POOLINGS = frozenset({"max_pool2d", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax"})
-JOINS = {"add": "+", "sub": "-", "mul": "×", "div": "÷", "cat": "concat", "stack": "concat", "maximum": "max"}
-NORMS = {"batch_norm": "BN", "native_group_norm": "GN", "native_layer_norm": "LN"}
-ACTIVATIONS = {
-    **{"relu": "ReLU", "silu": "SiLU", "sigmoid": "sigmoid", "tanh": "tanh", "gelu": "GELU", "leaky_relu": "leaky ReLU"},
-    **{"hardswish": "hardswish", "hardsigmoid": "hardsigmoid", "elu": "ELU", "_softmax": "softmax"},
-}
-SCALARS = {"mul": "scale", "div": "scale", "add": "shift", "sub": "shift"}
-MAKERS = frozenset({"new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like"})
-"""read a map for its shape alone"""
+from backbones.cost.tree import Tree, ancestors, parent
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Unit:
     """the operator that names it"""
     kind: Kind
     name: str
-    """what it is: conv 3x3, max pool, +"""
+    """what it is: conv 3x3, max pool, addition"""
     before: tuple[str, ...]
     after: tuple[str, ...]
     """norms and activations on either side of what names it"""
@@ -51,7 +51,7 @@ class Unit:
             return ""
         out = f", {self.shape[0]}" if self.kind in ("convolution", "depthwise", "linear") else ""
         stride = self.main.stride or (1,)
-        steps = "" if max(stride) == 1 else f" /{'×'.join(map(str, dict.fromkeys(stride)))}"
+        steps = "" if max(stride) == 1 else f" /{'x'.join(map(str, dict.fromkeys(stride)))}"
         return out + steps
 
     @cached_property
@@ -217,11 +217,11 @@ class _Assembly:
         """(a + b) + c is one joint of three."""
         readers = self._readers()
         for draft in self.drafts():
-            if draft.role != "join" or draft.word != "+":
+            if draft.role != "join" or draft.word != "addition":
                 continue
             for index in [i for i in draft.reads if i >= 0]:
                 source = self.of[index]
-                if source.role == "join" and source.word == "+" and readers[id(source)] == [draft]:
+                if source.role == "join" and source.word == "addition" and readers[id(source)] == [draft]:
                     draft.reads.remove(index)
                     draft.reads = [*source.reads, *draft.reads]
                     self._absorb(draft, source)
@@ -321,54 +321,13 @@ class _Assembly:
     def _named(self, draft: _Draft) -> tuple[Kind, str]:
         operator = self.operators[draft.main]
         if draft.role == "filter":
-            return _filter(operator)
+            return filter_name(operator)
         if draft.role == "pooling":
-            return "pooling", _pooling(operator)
+            return "pooling", pooling_name(operator)
         if draft.role == "join":
-            averages = draft.word == "+" and draft.after[:1] == ["scale"] and len(draft.reads) > 1
+            averages = draft.word == "addition" and draft.after[:1] == ["scale"] and len(draft.reads) > 1
             if averages and any(op_name(self.operators[i]) == "div" for i in draft.operators):
                 del draft.after[0]
                 return "join", "mean"
             return "join", draft.word
         return "other", draft.word
-
-
-def op_name(operator: Operator) -> str:
-    """Without the mark of operators that change their input."""
-    name: str = operator.op
-    return name[:-1] if name.endswith("_") else name
-
-
-def map_size(shape: Sequence[int]) -> tuple[int, ...]:
-    """Of one image; channels in groups are channels."""
-    _, *own = shape
-    return (prod(own[:-2]), *own[-2:]) if len(own) > 3 else tuple(own)
-
-
-def _filter(operator: Operator) -> tuple[Kind, str]:
-    if op_name(operator) != "convolution":
-        return "linear", "linear"
-    kernel = "×".join(map(str, operator.kernel_size))
-    channels = operator.input_shapes[0][1]
-    if operator.groups > 1 and operator.groups == channels:
-        return "depthwise", f"depthwise {kernel}"
-    return "convolution", f"conv {kernel}"
-
-
-def _pooling(operator: Operator) -> str:
-    op = op_name(operator)
-    word = "max pool" if "max" in op else "avg pool"
-    if operator.kernel_size:
-        return f"{word} {'×'.join(map(str, operator.kernel_size))}"
-    spread = operator.output_shape[2:]
-    return f"global {word}" if prod(spread or (1,)) == 1 else f"{word} to {'×'.join(map(str, spread))}"
-
-
-def spaced(kind: str) -> str:
-    """ChannelShuffle -> channel shuffle; LRN stays."""
-    out = ""
-    for i, letter in enumerate(kind):
-        starts = letter.isupper() and i and (kind[i - 1].islower() or (i + 1 < len(kind) and kind[i + 1].islower()))
-        out += (" " if starts else "") + letter
-    words = out.split(" ")
-    return " ".join(w if w.isupper() and len(w) > 1 else w.lower() for w in words)

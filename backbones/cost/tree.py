@@ -71,7 +71,7 @@ class Tree:
 
 
 def ancestors(path: str) -> list[str]:
-    """"", "a", "a.b", ... and the path itself."""
+    """ "", "a", "a.b", ... and the path itself."""
     words = path.split(".") if path else []
     return ["", *(".".join(words[: i + 1]) for i in range(len(words)))]
 

@@ -1,4 +1,4 @@
-"""Block diagrams of any network, found by watching it run: an overview, and every part in detail; as SVG and as data."""
+"""Block diagrams of any network, found by watching it run: an overview and every part in detail; also as data."""
 
 from typing import Any
 

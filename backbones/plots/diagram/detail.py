@@ -1,10 +1,11 @@
 """One part or block of a network, layer by layer; what repeats is drawn once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backbones.cost.anatomy import Anatomy, Block
-from backbones.cost.grouping import Unit, spaced
+from backbones.cost.grouping import Unit
+from backbones.cost.naming import spaced
 from backbones.plots.diagram.graph import Edge, Graph, Group, Node, si, size, sizes, skips
 
 LONGEST_UNFOLDED = 8
@@ -57,14 +58,16 @@ class _Detail:
         self._outputs(nodes, layers, edges)
         found = skips(list(edges), list(nodes))
         madds, params = sum(u.madds for u in whole), sum(u.params for u in whole)
-        share = f" ({100 * madds / self.anatomy.madds:.0f} % of the network)" if self.stage and self.anatomy.madds else ""
+        share = (
+            f" ({100 * madds / self.anatomy.madds:.0f} % of the network)" if self.stage and self.anatomy.madds else ""
+        )
         return Graph(
             title=title,
             subtitle=f"{si(params)} parameters, {si(madds)} multiply-adds{share}",
             nodes=tuple(nodes.values()),
             edges=tuple(Edge(s, t, text, (s, t) in found) for (s, t), text in edges.items()),
             groups=tuple(self._groups()),
-            note="On the lines: channels × height × width.",
+            note="On the lines: channels x height x width.",
             layers=layers,
         )
 

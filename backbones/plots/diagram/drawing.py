@@ -4,15 +4,23 @@ from textwrap import wrap
 from xml.sax.saxutils import escape
 
 from backbones.plots.diagram.graph import Edge, Graph, Group, Node, si
-from backbones.plots.diagram.layout import Placed, Vertex, place
-from backbones.plots.diagram.look import BIG, DARK, LIGHT, SMALL, TITLE, Look, page, text, width
+from backbones.plots.diagram.layout import Placed, place
+from backbones.plots.diagram.look import BIG, DARK, LIGHT, SMALL, TITLE, Look, page, text, typeset, width
+from backbones.plots.diagram.rows import Vertex
 from backbones.plots.diagram.shapes import LINE, MARGIN, Rectangle, heading, rectangle
 
 PAD, HEAD, JOINT = 14.0, 20.0, 26.0
 """beside letters, height of a title, of a joint"""
 FRAME, ASIDE = 11.0, 14.0
 """around a group, between its name and its frame"""
-SYMBOLS = {"concat": "cat"}
+SYMBOLS = {
+    "addition": "+",
+    "subtraction": "-",
+    "multiplication": typeset("x"),
+    "division": "/",
+    "concatenation": "cat",
+    "maximum": "max",
+}
 
 
 def boxes(graph: Graph) -> dict[str, Rectangle]:
@@ -28,7 +36,7 @@ def tall(graph: Graph, dark: bool) -> str:
     left = min([0.0, *(f.x for f in frames)])
     right = max([placed.width, *(f.x + f.width for f in frames)])
     names = max((width(line, SMALL) for group in graph.groups for line in _aside(group)), default=-ASIDE) + ASIDE
-    needed = max(width(graph.title, BIG), width(graph.subtitle, 11.5), width(graph.note, SMALL))
+    needed = max(width(graph.title, BIG), width(graph.subtitle, 11.5), width(typeset(graph.note), SMALL))
     inner = max(right - left + names, needed)
     dx, dy = MARGIN + names - left + (inner - (right - left + names)) / 2, MARGIN + 56
     body = [*heading(graph, look), f'<g transform="translate({dx:.1f} {dy:.1f})">']
@@ -39,7 +47,7 @@ def tall(graph: Graph, dark: bool) -> str:
     body += [part for node in graph.nodes for part in _node(node, boxes[node.name], look)]
     body += [*_labels(graph, placed, boxes, look), "</g>"]
     height = dy + placed.height + 2 * MARGIN
-    body.append(text(MARGIN, height - MARGIN + 4, graph.note, SMALL, look.muted, "start"))
+    body.append(text(MARGIN, height - MARGIN + 4, typeset(graph.note), SMALL, look.muted, "start"))
     return page(inner + 2 * MARGIN, height, look, graph.title, body)
 
 
@@ -107,7 +115,7 @@ def _framed(frame: Rectangle, group: Group, left: float, look: Look) -> list[str
     """The frame, and beside it what it is and how often it repeats."""
     drawn, y = [rectangle(frame, f'rx="9" fill="{look.panel}" stroke="{look.rim}"')], frame.y + 14
     if group.repeat > 1:
-        drawn.append(text(left, y + 2, f"× {group.repeat}", BIG, look.ink, "end", ' font-weight="600"'))
+        drawn.append(text(left, y + 2, typeset(f"x {group.repeat}"), BIG, look.ink, "end", ' font-weight="600"'))
         y += 23
     for line in _aside(group):
         drawn.append(text(left, y, line, SMALL, look.muted, "end"))
@@ -145,8 +153,8 @@ def _node(node: Node, box: Rectangle, look: Look) -> list[str]:
         if not words:
             continue
         high = HEAD if big else LINE
-        weight = ' font-weight="600"' if big else ""
-        drawn.append(text(x, y + high / 2, words, TITLE if big else SMALL, look.ink if big else look.muted, "middle", weight))
+        size, colour, weight = (TITLE, look.ink, ' font-weight="600"') if big else (SMALL, look.muted, "")
+        drawn.append(text(x, y + high / 2, typeset(words), size, colour, "middle", weight))
         y += high
     return drawn
 
@@ -174,9 +182,7 @@ def _line(
     else:
         path += _bend(x, y, b.middle, b.y - 6)
         tip = f"M{b.middle:.1f} {b.y:.1f}l-4 -7h8z"
-    return (
-        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide}"/><path d="{tip}" fill="{colour}"/>'
-    )
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide}"/><path d="{tip}" fill="{colour}"/>'
 
 
 def _bend(x: float, y: float, to_x: float, to_y: float) -> str:
@@ -209,7 +215,7 @@ def _labels(graph: Graph, placed: Placed, boxes: dict[str, Rectangle], look: Loo
             x, y = box.middle + 7 * sign, box.bottom + 11 + (FRAME if source in ends else 0)
             anchor = "start" if sign > 0 else "end"
         halo = f' stroke="{look.ground}" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
-        drawn.append(text(x, y, mine[0].size, SMALL, look.muted, anchor, halo))
+        drawn.append(text(x, y, typeset(mine[0].size), SMALL, look.muted, anchor, halo))
     return drawn
 
 

@@ -79,7 +79,7 @@ class Graph:
                 "what": "node",
                 "name": n.name,
                 "kind": n.kind,
-                "label": ", ".join((n.title, *map(str.strip, n.lines))) if n.kind == "part" else " · ".join(filter(None, (n.above, n.title, *n.lines))),
+                "label": _label(n),
                 "layer": n.layer,
                 "size": size(n.shape),
                 "repeat": n.repeat,
@@ -95,18 +95,24 @@ class Graph:
         return [*nodes, *edges]
 
 
+def _label(node: Node) -> str:
+    if node.kind == "part":
+        return ", ".join((node.title, *map(str.strip, node.lines)))
+    return " · ".join(filter(None, (node.above, node.title, *node.lines)))
+
+
 def size(shape: Sequence[int]) -> str:
-    """64 × 56 × 56; what has no height and width is a vector."""
-    return " × ".join(map(str, shape if prod(shape[1:]) > 1 else shape[:1]))
+    """64 x 56 x 56; what has no height and width is a vector."""
+    return " x ".join(map(str, shape if prod(shape[1:]) > 1 else shape[:1]))
 
 
 def sizes(shapes: Iterable[Sequence[int]]) -> str:
-    """Of the maps of several repeats: 96–224 × 56 × 56."""
+    """Of the maps of several repeats: 96-224 x 56 x 56."""
     known = list(dict.fromkeys(map(tuple, shapes)))
     channels = sorted({s[0] for s in known})
     if len(known) == 1 or len({s[1:] for s in known}) > 1:
         return size(known[0])
-    return f"{channels[0]}–{channels[-1]} × {' × '.join(map(str, known[0][1:]))}"
+    return f"{channels[0]}-{channels[-1]} x {' x '.join(map(str, known[0][1:]))}"
 
 
 def skips(pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> set[tuple[str, str]]:

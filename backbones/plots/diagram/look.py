@@ -1,5 +1,6 @@
 """How diagrams look: colours that every eye tells apart, on a light or a dark ground, and the width of letters."""
 
+import re
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -29,6 +30,8 @@ class Look:
     line: str
     panel: str
     rim: str
+    strong: str
+    """what the hues of rims are mixed with"""
     tint: float
     """how much of its hue a box has"""
     skip: str
@@ -37,11 +40,12 @@ class Look:
         return mixed(HUES.get(kind, self.line), self.ground, self.tint)
 
     def edge(self, kind: str) -> str:
-        return mixed(HUES.get(kind, self.line), self.ground, 0.75)
+        """Rims and bars: nearer to the letters' colour than the box is."""
+        return mixed(HUES.get(kind, self.line), self.strong, 0.72)
 
 
-LIGHT = Look("#FFFFFF", "#1F2328", "#5B6470", "#8A929C", "#F5F6F8", "#DDE1E6", 0.13, SKIP)
-DARK = Look("#14181D", "#F0F3F6", "#A9B3BE", "#7C8793", "#1B2027", "#303842", 0.30, "#FF8A3D")
+LIGHT = Look("#FFFFFF", "#1F2328", "#5B6470", "#8A929C", "#F5F6F8", "#D3D8DE", "#FFFFFF", 0.13, SKIP)
+DARK = Look("#14181D", "#F0F3F6", "#A9B3BE", "#7C8793", "#1B2027", "#46505C", "#FFFFFF", 0.30, "#FF8A3D")
 
 
 def mixed(colour: str, ground: str, share: float) -> str:
@@ -50,12 +54,17 @@ def mixed(colour: str, ground: str, share: float) -> str:
     return "#" + "".join(f"{round(share * a + (1 - share) * b):02X}" for a, b in pairs)
 
 
-NARROW, WIDE = frozenset("iljtfrI.,:;|/'·()[] "), frozenset("mwMWN%@×+")
+NARROW, WIDE = frozenset("iljtfrI.,:;|/'·()[] "), frozenset("mwMWN%@")
 
 
 def width(text: str, size: float) -> float:
     """Of a text, rounded up: viewers differ in their fonts."""
     return size * sum(0.36 if c in NARROW else 0.92 if c in WIDE else 0.66 if c.isupper() else 0.6 for c in text)
+
+
+def typeset(words: str) -> str:
+    """3x3 and 64 x 56 x 56 with the sign for times."""
+    return re.sub(r"(?<![A-Za-z])x(?![A-Za-z])", "\N{MULTIPLICATION SIGN}", words)
 
 
 def text(x: float, y: float, words: str, size: float, colour: str, anchor: str = "middle", extra: str = "") -> str:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from backbones.cost.anatomy import Anatomy, Block, Part
-from backbones.cost.grouping import Unit, spaced
+from backbones.cost.grouping import Unit
+from backbones.cost.naming import spaced
 from backbones.plots.diagram.graph import Edge, Graph, Node, si, size, skips
 
 MOST_LINES = 4
@@ -36,7 +37,7 @@ def overview(anatomy: Anatomy, title: str) -> Graph:
         subtitle=f"{si(anatomy.params)} parameters, {si(anatomy.madds)} multiply-adds",
         nodes=tuple(nodes),
         edges=tuple(Edge(s, t, text, (s, t) in found) for (s, t), text in edges.items()),
-        note="On the arrows: channels, height × width. Bars: share of the multiply-adds.",
+        note="On the arrows: channels, height x width. Bars: share of the multiply-adds.",
         overview=True,
     )
 
@@ -68,8 +69,9 @@ def _lines(anatomy: Anatomy, blocks: Sequence[Block]) -> tuple[str, list[str]]:
     if not repeated:
         return "", _layers(anatomy, [i for b in blocks for i in b.units])
     first = repeated[0].units[0]
-    loose = [(i, anatomy.units[i]) for b in blocks if b not in real for i in b.units if anatomy.units[i].kind != "join"]
-    head = f"{len(repeated)} × {spaced(most)}" if len(repeated) > 1 else spaced(most)
+    others = [i for b in blocks if b not in real for i in b.units]
+    loose = [(i, anatomy.units[i]) for i in others if anatomy.units[i].kind != "join"]
+    head = f"{len(repeated)} x {spaced(most)}" if len(repeated) > 1 else spaced(most)
     return head, [
         *[_short(u) for i, u in loose if i < first][:2],
         *(spaced(kind) for kind in kinds if kind != most),
@@ -82,15 +84,16 @@ def _lines(anatomy: Anatomy, blocks: Sequence[Block]) -> tuple[str, list[str]]:
 def _layers(anatomy: Anatomy, inside: Sequence[int]) -> list[str]:
     """The layers of a chain; of branches, how many layers there are of each kind."""
     units = [anatomy.units[i] for i in inside]
-    gates = any(u.name == "×" for u in units)
+    gates = any(u.name == "multiplication" for u in units)
     shown = [u for u in units if u.kind != "join" and not (gates and _is_small(u))]
     chain = all(len(u.reads) == 1 for u in units if u.kind != "join")
-    wide = any(u.name == "concat" and len(set(u.reads).intersection(inside)) > 2 for u in units)
+    wide = any(u.name == "concatenation" and len(set(u.reads).intersection(inside)) > 2 for u in units)
     if chain and not wide and len(shown) <= MOST_LINES:
         return [*(_short(u) for u in shown), *(["gate"] if gates else [])]
     counts = Counter(u.name for u in shown)
-    lines = [f"{n} × {name}" if n > 1 else name for name, n in counts.items()] + (["gate"] if gates else [])
-    return lines if len(lines) <= MOST_LINES + 1 else [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES} more kinds"]
+    lines = [f"{n} x {name}" if n > 1 else name for name, n in counts.items()] + (["gate"] if gates else [])
+    more = len(lines) - MOST_LINES
+    return lines if more <= 1 else [*lines[:MOST_LINES], f"and {more} more kinds"]
 
 
 def _is_small(unit: Unit) -> bool:

@@ -3,7 +3,7 @@
 from xml.sax.saxutils import escape
 
 from backbones.plots.diagram.graph import Graph, Node, si
-from backbones.plots.diagram.look import DARK, LIGHT, SMALL, TITLE, Look, page, text, width
+from backbones.plots.diagram.look import DARK, LIGHT, SMALL, TITLE, Look, page, text, typeset, width
 from backbones.plots.diagram.shapes import LINE, MARGIN, Rectangle, heading, rectangle
 
 WIDEST = 1180.0
@@ -19,8 +19,8 @@ def places(graph: Graph) -> dict[str, Rectangle]:
     most = max(1, int((WIDEST - max(ends.values())) // (wide + ARROW)))
     per_row = -(-len(parts) // -(-len(parts) // most))
     found, start, y = dict[str, Rectangle](), ends["in"] + ARROW, 0.0
-    for first in range(0, len(parts), per_row):
-        row = parts[first : first + per_row]
+    for i in range(0, len(parts), per_row):
+        row = parts[i : i + per_row]
         high = max(map(_high, row))
         for column, node in enumerate(row):
             found[node.name] = Rectangle(start + column * (wide + ARROW), y, wide, high)
@@ -44,7 +44,7 @@ def strip(graph: Graph, dark: bool) -> str:
     body.append("</g>")
     right = max(b.x + b.width + (ARROW if node != "out" else 0) for node, b in boxes.items())
     height = dy + max(b.bottom for b in boxes.values()) + 2 * MARGIN + 4
-    body.append(text(MARGIN, height - MARGIN + 4, graph.note, SMALL, look.muted, "start"))
+    body.append(text(MARGIN, height - MARGIN + 4, typeset(graph.note), SMALL, look.muted, "start"))
     return page(max(right, width(graph.note, SMALL)) + 2 * MARGIN, height, look, graph.title, body)
 
 
@@ -68,7 +68,7 @@ def _part(node: Node, box: Rectangle, look: Look) -> list[str]:
     y += 21
     for line in node.lines:
         headline = line == node.above
-        drawn.append(text(x, y, line, SMALL + headline, look.ink if headline else look.muted, "start"))
+        drawn.append(text(x, y, typeset(line), SMALL + headline, look.ink if headline else look.muted, "start"))
         y += LINE
     if node.share:
         percent = f"{100 * node.share:.0f} %" if node.share >= 0.01 else "< 1 %"
@@ -84,36 +84,45 @@ def _part(node: Node, box: Rectangle, look: Look) -> list[str]:
 
 
 def _arrow(a: Rectangle, b: Rectangle, size: str, skip: bool, look: Look) -> list[str]:
-    """To the right; from the end of a row to the start of the next; a skip in an arc above."""
-    colour, wide = (look.skip, 1.8) if skip else (look.line, 1.4)
-    middle_a, middle_b = a.y + a.height / 2, b.y + b.height / 2
-    channels, _, sides = size.partition(" × ")
-    if skip and a.y == b.y:
-        lift = a.y - 16
-        path = f"M{a.middle:.1f} {a.y:.1f}C{a.middle:.1f} {lift - 16:.1f} {b.middle:.1f} {lift - 16:.1f} {b.middle:.1f} {b.y - 6:.1f}"
-        tip = f"M{b.middle:.1f} {b.y:.1f}l-4 -7h8z"
-        return [_stroke(path, colour, wide), f'<path d="{tip}" fill="{colour}"/>']
-    start, end = a.x + a.width, b.x
-    tip = f"M{end:.1f} {middle_b:.1f}l-7 -4v8z"
-    if a.y == b.y or middle_a == middle_b:
-        path = f"M{start:.1f} {middle_a:.1f}H{end - 6:.1f}"
-        labels = (start + end - 5) / 2, middle_a
-    else:
-        turn, out, back = (a.bottom + b.y) / 2, start + ARROW - 4, end - ARROW / 2
-        path = (
-            f"M{start:.1f} {middle_a:.1f}H{out - 12:.1f}Q{out:.1f} {middle_a:.1f} {out:.1f} {middle_a + 12:.1f}"
-            f"V{turn - 12:.1f}Q{out:.1f} {turn:.1f} {out - 12:.1f} {turn:.1f}H{back + 12:.1f}"
-            f"Q{back:.1f} {turn:.1f} {back:.1f} {turn + 12:.1f}V{middle_b - 12:.1f}"
-            f"Q{back:.1f} {middle_b:.1f} {back + 12:.1f} {middle_b:.1f}H{end - 6:.1f}"
-        )
-        labels = (start + out - 8) / 2, middle_a
-    x, y = labels
-    drawn = [_stroke(path, colour, wide), f'<path d="{tip}" fill="{colour}"/>']
-    if not skip:
-        drawn.append(text(x, y - 9, channels, SMALL, look.muted))
-        drawn.append(text(x, y + 10, sides, SMALL, look.muted))
-    return drawn
+    """To the right, or from the end of a row to the start of the next; a skip above the parts that it passes."""
+    if skip:
+        return [_line(_around(a, b), look.skip, 1.8), _tip(f"M{b.middle:.1f} {b.y:.1f}l-4 -7h8z", look.skip)]
+    channels, _, sides = size.partition(" x ")
+    y, to_y = a.y + a.height / 2, b.y + b.height / 2
+    right, left = a.x + a.width, b.x
+    path = (
+        f"M{right:.1f} {y:.1f}H{left - 6:.1f}" if y == to_y else _to_next_row(a, b, right + ARROW - 4, left - ARROW / 2)
+    )
+    x = (right + left - 5) / 2 if y == to_y else right + (ARROW - 12) / 2
+    return [
+        _line(path, look.line, 1.4),
+        _tip(f"M{left:.1f} {to_y:.1f}l-7 -4v8z", look.line),
+        text(x, y - 9, channels, SMALL, look.muted),
+        text(x, y + 10, typeset(sides), SMALL, look.muted),
+    ]
 
 
-def _stroke(path: str, colour: str, wide: float) -> str:
+def _to_next_row(a: Rectangle, b: Rectangle, out: float, back: float) -> str:
+    """Down at `out`, back between the rows, down again at `back`."""
+    y, to_y, turn = a.y + a.height / 2, b.y + b.height / 2, (a.bottom + b.y) / 2
+    return (
+        f"M{a.x + a.width:.1f} {y:.1f}H{out - 12:.1f}q12 0 12 12V{turn - 12:.1f}q0 12 -12 12"
+        f"H{back + 12:.1f}q-12 0 -12 12V{to_y - 12:.1f}q0 12 12 12H{b.x - 6:.1f}"
+    )
+
+
+def _around(a: Rectangle, b: Rectangle) -> str:
+    """In an arc above the row, or between two rows."""
+    x, to_x = a.middle, b.middle
+    if a.y == b.y:
+        return f"M{x:.1f} {a.y:.1f}C{x:.1f} {a.y - 32:.1f} {to_x:.1f} {a.y - 32:.1f} {to_x:.1f} {b.y - 6:.1f}"
+    turn, side = (a.bottom + b.y) / 2 - 13, 10 if to_x > x else -10
+    return f"M{x:.1f} {a.bottom:.1f}V{turn - 10:.1f}q0 10 {side} 10H{to_x - side:.1f}q{side} 0 {side} 10V{b.y - 6:.1f}"
+
+
+def _line(path: str, colour: str, wide: float) -> str:
     return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide}"/>'
+
+
+def _tip(path: str, colour: str) -> str:
+    return f'<path d="{path}" fill="{colour}"/>'
