@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from backbones.cost.anatomy import Anatomy, Block, Part
 from backbones.cost.grouping import Unit
-from backbones.cost.naming import spaced
+from backbones.cost.naming import ACTIVATIONS, NORMS, spaced
 from backbones.plots.diagram.graph import Edge, Graph, Node, si, size, skips
 
 MOST_LINES = 4
+SMALL = frozenset((*NORMS.values(), *ACTIVATIONS.values()))
+"""not worth a line"""
 INDENT = "\N{EM SPACE}"
 """before the lines of what repeats"""
 
@@ -70,7 +72,7 @@ def _lines(anatomy: Anatomy, blocks: Sequence[Block]) -> tuple[str, list[str]]:
         return "", _layers(anatomy, [i for b in blocks for i in b.units])
     first = repeated[0].units[0]
     others = [i for b in blocks if b not in real for i in b.units]
-    loose = [(i, anatomy.units[i]) for i in others if anatomy.units[i].kind != "join"]
+    loose = [(i, u) for i in others if (u := anatomy.units[i]).kind != "join" and u.name not in SMALL]
     head = f"{len(repeated)} x {spaced(most)}" if len(repeated) > 1 else spaced(most)
     return head, [
         *[_short(u) for i, u in loose if i < first][:2],
@@ -85,7 +87,7 @@ def _layers(anatomy: Anatomy, inside: Sequence[int]) -> list[str]:
     """The layers of a chain; of branches, how many layers there are of each kind."""
     units = [anatomy.units[i] for i in inside]
     gates = any(u.name == "multiplication" for u in units)
-    shown = [u for u in units if u.kind != "join" and not (gates and _is_small(u))]
+    shown = [u for u in units if u.kind != "join" and u.name not in SMALL and not (gates and _is_small(u))]
     chain = all(len(u.reads) == 1 for u in units if u.kind != "join")
     wide = any(u.name == "concatenation" and len(set(u.reads).intersection(inside)) > 2 for u in units)
     if chain and not wide and len(shown) <= MOST_LINES:

@@ -8,7 +8,7 @@ from backbones.plots.diagram.shapes import LINE, MARGIN, Rectangle, heading, rec
 
 WIDEST = 1180.0
 """of a row"""
-ARROW, ROW_GAP, PAD, BAR = 70.0, 62.0, 12.0, 5.0
+ARROW, ROW_GAP, PAD, BAR, ASIDE = 70.0, 62.0, 12.0, 5.0, 14.0
 
 
 def places(graph: Graph) -> dict[str, Rectangle]:
@@ -86,7 +86,8 @@ def _part(node: Node, box: Rectangle, look: Look) -> list[str]:
 def _arrow(a: Rectangle, b: Rectangle, size: str, skip: bool, look: Look) -> list[str]:
     """To the right, or from the end of a row to the start of the next; a skip above the parts that it passes."""
     if skip:
-        return [_line(_around(a, b), look.skip, 1.8), _tip(f"M{b.middle:.1f} {b.y:.1f}l-4 -7h8z", look.skip)]
+        tip = f"M{b.middle - ASIDE:.1f} {b.y:.1f}l-4 -7h8z"
+        return [_line(_around(a, b), look.skip, 1.8), _tip(tip, look.skip)]
     channels, _, sides = size.partition(" x ")
     y, to_y = a.y + a.height / 2, b.y + b.height / 2
     right, left = a.x + a.width, b.x
@@ -113,7 +114,7 @@ def _to_next_row(a: Rectangle, b: Rectangle, out: float, back: float) -> str:
 
 def _around(a: Rectangle, b: Rectangle) -> str:
     """In an arc above the row, or between two rows."""
-    x, to_x = a.middle, b.middle
+    x, to_x = a.middle + ASIDE, b.middle - ASIDE
     if a.y == b.y:
         return f"M{x:.1f} {a.y:.1f}C{x:.1f} {a.y - 32:.1f} {to_x:.1f} {a.y - 32:.1f} {to_x:.1f} {b.y - 6:.1f}"
     turn, side = (a.bottom + b.y) / 2 - 13, 10 if to_x > x else -10
