@@ -68,9 +68,11 @@ def describe(name: str) -> Entry:
         if w.top1 is not None and w.preprocessing
     ]
     sides = {place["input_size"] for key in ("reported", "published") for place in told[key]} - {None, *own}
+    own_size = cost.measure_cost(model, variant.input_size)
     told["measured"] = {
-        **asdict(cost.measure_cost(model, variant.input_size)),
+        **own_size.asdict(),
         "madds_at": {s: cost.measure_cost(model, (channels, s, s)).madds for s in sorted(sides)},
+        "stages": [row.asdict() for row in own_size.stages()],
         "num_features": model.num_features,
         "min_size": model.min_size,
         "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],
