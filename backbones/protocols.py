@@ -27,7 +27,7 @@ def is_ensemble(claim: Mapping[str, Any]) -> bool:
 
 
 def protocol_of(claim: Mapping[str, Any]) -> str | None:
-    """The protocol of a claim of the catalog. None where it compares with no other: ensembles, several scales, CIFAR."""
+    """The protocol of a claim of the catalog. None where it compares with no other: ensembles, scales, CIFAR."""
     if claim["data"] not in IMAGES or is_ensemble(claim):
         return None
     crops = CROPS.match(claim["protocol"])
@@ -62,8 +62,7 @@ def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
     )
 
 
-def count(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Protocol -> how many of these networks have an accuracy under it, most first."""
+def most(entries: Iterable[Mapping[str, Any]]) -> str:
+    """The protocol under which most of these networks have an accuracy."""
     entries = list(entries)
-    numbers = {protocol: sum(bool(accuracies(e, protocol)) for e in entries) for protocol in PROTOCOLS}
-    return dict(sorted(numbers.items(), key=lambda item: -item[1]))
+    return max(PROTOCOLS, key=lambda protocol: sum(bool(accuracies(entry, protocol)) for entry in entries))

@@ -50,6 +50,7 @@ def stages(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
                     "x2": left + share,
                     "y": top,
                     "y2": top + BAR,
+                    "centre": left + share / 2,
                     "middle": top + BAR / 2,
                     "text": f"{share:.0f} %" if share * WIDTH / 100 >= LEAST else "",
                     "ink": _readable(inks[shown(row["stage"])]),
@@ -71,11 +72,15 @@ def stages(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
     ]
     bars = alt.Chart(alt.Data(values=parts)).mark_rect(stroke=theme.ground, strokeWidth=1.5)
     inside = alt.Chart(alt.Data(values=parts)).mark_text(fontSize=12, baseline="middle")
-    inside = inside.transform_calculate(centre="(datum.x + datum.x2) / 2")
     right = alt.Chart(alt.Data(values=ends))
     layers = [
         bars.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour, tooltip=tips),
-        inside.encode(x="centre:Q", y=alt.Y("middle:Q"), text="text:N", color=alt.Color("ink:N", scale=None)),
+        inside.encode(
+            x=alt.X("centre:Q").axis(None),
+            y=alt.Y("middle:Q").axis(None),
+            text="text:N",
+            color=alt.Color("ink:N", scale=None),
+        ),
         right.mark_text(align="right", dx=-10, fontSize=12, color=theme.grey, baseline="middle").encode(
             x=alt.value(0), y=y, text="what:N"
         ),
@@ -103,8 +108,10 @@ def shown(stage: str) -> str:
 
 
 def _in_order(names: Sequence[str]) -> list[str]:
-    """Each name once, the head last."""
-    return sorted(dict.fromkeys(names), key=lambda name: name == "head")
+    """Each name once: the stem, the stages by number, the head."""
+    first = list(dict.fromkeys(names))
+    number = {name: int(found[1]) for name in first if (found := re.fullmatch(r"stage (\d+)", name))}
+    return sorted(first, key=lambda name: (name == "head", name != "stem", number.get(name, 0)))
 
 
 def _colours(names: Sequence[str], theme: Theme) -> list[str]:
@@ -115,9 +122,11 @@ def _colours(names: Sequence[str], theme: Theme) -> list[str]:
 
 
 def _readable(ground: str) -> str:
-    """Black or white, whichever stands out."""
-    red, green, blue = (int(ground[i : i + 2], 16) for i in (1, 3, 5))
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF"
+    """Black or white, whichever has more contrast with an sRGB colour."""
+    parts = (int(ground[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "#000000" if (light + 0.05) ** 2 > 1.05 * 0.05 else "#FFFFFF"
 
 
 def _si(number: float) -> str:

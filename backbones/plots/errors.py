@@ -14,7 +14,7 @@ FONT_SIZE = 12
 KINDS = ("one network", "several networks")
 SHAPES = ("circle", "diamond")
 DASHES = ([1, 0], [6, 4])
-AREA = 80
+AREA = 110
 TICKS = (2, 3, 4, 5, 7, 10, 15, 20)
 
 
@@ -94,7 +94,6 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
     inks = [theme.colours[KINDS.index(kind)] for kind in domain]
     colour = alt.Color("kind:N", title=None).scale(domain=domain, range=inks)
     shape = alt.Shape("kind:N", title=None).scale(domain=domain, range=[SHAPES[KINDS.index(kind)] for kind in domain])
-    fill = alt.Fill("kind:N", title=None).scale(domain=domain, range=inks)
     legend = {"orient": "top", "symbolSize": 120, "labelFontSize": 13}
     tips = [
         alt.Tooltip("network:N"),
@@ -106,6 +105,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
         alt.Tooltip("month:N"),
         alt.Tooltip("paper:N"),
     ]
+    points = base.encode(tooltip=tips).properties(data=alt.Data(values=rows))
     steps = {
         kind: base.mark_line(interpolate="step-after", strokeWidth=2, opacity=0.6, color=ink, strokeDash=dash)
         for kind, ink, dash in zip(KINDS, theme.colours, DASHES, strict=False)
@@ -118,16 +118,18 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
         base.mark_rule(color=theme.grey, strokeWidth=0.8)
         .encode(x2="time2:Q", y2="error2:Q")
         .properties(data=alt.Data(values=lines)),
-        base.mark_point(size=AREA, strokeWidth=2, opacity=1, fillOpacity=1)
-        .encode(color=colour.legend(**legend), shape=shape.legend(**legend), tooltip=tips)
-        .encode(fill=alt.condition("datum.many", fill.legend(None), alt.value(theme.ground)))
-        .properties(data=alt.Data(values=rows)),
+        points.mark_point(size=AREA, filled=True, opacity=1).encode(
+            color=colour.legend(**legend), shape=shape.legend(**legend)
+        ),
+        points.mark_point(size=AREA / 4, filled=True, opacity=1, color=theme.ground)
+        .encode(shape=shape.legend(**legend))
+        .transform_filter("!datum.many"),
         *texts(base, words, theme, FONT_SIZE, alt.condition("datum.best", alt.value(theme.ink), alt.value(theme.grey))),
     ]
     title = alt.TitleParams(
         "How the errors on ImageNet fell",
         subtitle=[
-            "Lowest top-5 error that each paper prints. Full marks: many crops or scales of each image; hollow: one crop.",
+            "Lowest top-5 error that each paper prints. Full marks: many crops or scales; hollow: one crop of each.",
             "Validation images, unless test is said. Lines: the best so far. At the month of the paper's arXiv number.",
         ],
     )
