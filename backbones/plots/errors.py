@@ -56,7 +56,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
     if not rows:
         raise ValueError("none of these networks has a printed top-5 error on ImageNet; give other names")
     alt = load_altair()
-    rows = [row | {"time": _time(row["month"]), "many": not ONE_CROP.match(row["protocol"])} for row in rows]
+    rows = [{**row, "time": _time(row["month"]), "many": not ONE_CROP.match(row["protocol"])} for row in rows]
     times, errors = [row["time"] for row in rows], [row["top5_error"] for row in rows]
     start, end = floor(min(times)), ceil(max(times) + 0.3)
     low, high = min(errors) / 1.15, max(errors) * 1.15
@@ -129,8 +129,8 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
     title = alt.TitleParams(
         "How the errors on ImageNet fell",
         subtitle=[
-            "Lowest top-5 error that each paper prints. Full marks: many crops or scales; hollow: one crop of each.",
-            "Validation images, unless test is said. Lines: the best so far. At the month of the paper's arXiv number.",
+            "Lowest top-5 error that each paper prints. Full marks: many crops or scales; hollow: one crop. Lines: the best so far.",
+            "Validation images (* less the 1,762 blacklisted), unless test is said; at the month of the arXiv number.",
         ],
     )
     return themed(alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title), theme)
@@ -150,4 +150,6 @@ def _time(month: str) -> float:
 def _shown(row: Mapping[str, Any]) -> str:
     """The words beside a mark."""
     error = f"{row['top5_error']:.2f}".removesuffix("0")
-    return f"{row['network']} {error}" + (", test" if "test" in row["data"] else "")
+    return f"{row['network']} {error}" + (
+        ", test" if "test" in row["data"] else "*" if "blacklisted" in row["data"] else ""
+    )

@@ -86,7 +86,7 @@ def page(pictures: Sequence[Picture], title: str = "The classic backbones in pic
     colours = {f"light_{key}": value for key, value in _colours(LIGHT).items()}
     colours |= {f"dark_{key}": value for key, value in _colours(DARK).items()}
     data = json.dumps(charts).replace("</", "<\\/")
-    script = javascript_bundle().replace("</script", "<\\/script")
+    script = javascript_bundle().replace("</script", "<\\/script")  # type: ignore[call-arg]  # as altair calls it
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{NOTHING_FROM_OUTSIDE}">',
@@ -127,7 +127,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        text = {True: "yes", False: "no", None: ""}.get(value, value)
-        return f"<td>{escape(str(text))}</td>"
-    return f'<td class="number">{value:.5g}</td>' if isinstance(value, float) else f'<td class="number">{value}</td>'
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, int | float):
+        return (
+            f'<td class="number">{value:.5g}</td>' if isinstance(value, float) else f'<td class="number">{value}</td>'
+        )
+    return f"<td>{escape(str(value or ''))}</td>"
