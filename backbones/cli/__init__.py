@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import convert, plot, show, train, use, weights
+from backbones.cli import convert, cost, plot, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -33,6 +33,8 @@ def main() -> None:
         "info": show.info,
         "explain": show.explain,
         "recipe": show.recipe,
+        "cost": cost.cost,
+        "scale": cost.scale,
         "plot": plot.plot,
         "weights": weights.list_weights,
         "convert": convert.convert,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones.cost import rules
 from backbones.cost.storages import Life, Storages
-from backbones.geometry import Geometry, Watch, evaluating
+from backbones.geometry import Geometry, Watch, evaluating, newest
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
@@ -67,6 +67,8 @@ class Trace:
     """every piece of memory it allocated, the image first"""
     curve: tuple[int, ...]
     """bytes of maps alive during each operator, the image among them"""
+    outputs: Mapping[str, Shape]
+    """path of a module -> shape of its output, without the batch"""
 
 
 def trace(
@@ -82,7 +84,7 @@ def trace(
             out = call(module, tensors, images, recorder.layers)
     curve = recorder.storages.curve(len(recorder.operators))
     del out  # alive to the end of the pass, as it is for a caller
-    return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve))
+    return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve), recorder.layers.outputs)
 
 
 @contextmanager
@@ -101,6 +103,11 @@ def _on_meta(
 class Layers(list[tuple[str, nn.Module]]):
     """The modules that run now, outermost first, each with its path."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, Shape] = {}
+        """of those that have run, without the batch"""
+
     def __str__(self) -> str:
         name, module = self[-1]
         return f"{name or 'the network'} ({type(module).__name__})"
@@ -110,8 +117,10 @@ class Layers(list[tuple[str, nn.Module]]):
 def called_layers(module: nn.Module, layers: Layers) -> Iterator[None]:
     """Keep `layers` up to date while the module runs."""
 
-    def leave(*_: Any) -> None:
-        layers.pop()
+    def leave(_part: nn.Module, _inputs: Any, out: Any) -> None:
+        name, _ = layers.pop()
+        if isinstance(out := newest(out), Tensor):
+            layers.outputs[name] = tuple(out.shape[1:])
 
     hooks = []
     for name, part in module.named_modules():

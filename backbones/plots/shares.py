@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backbones import units
 from backbones.plots.style import LIGHT, Theme, load_altair, themed
 
 MEASURES = {"params": "parameters", "madds": "multiply-adds", "activations": "activations"}
@@ -57,7 +58,7 @@ def stages(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
                 }
                 parts.append(part)
                 left += share
-            ends.append({"y": top + BAR / 2, "what": words, "total": _si(sum(row[what] for row in own))})
+            ends.append({"y": top + BAR / 2, "what": words, "total": units.si(sum(row[what] for row in own))})
     height = len(networks) * GROUP - 14
     x = alt.X("x:Q").scale(domain=[0, 100], nice=False).axis(None)
     y = alt.Y("y:Q").scale(domain=[0, height], reverse=True, nice=False).axis(None)
@@ -127,11 +128,3 @@ def _readable(ground: str) -> str:
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
     light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     return "#000000" if (light + 0.05) ** 2 > 1.05 * 0.05 else "#FFFFFF"
-
-
-def _si(number: float) -> str:
-    """Three digits and a letter: 4.09 G."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}\N{NO-BREAK SPACE}{letter}"
-    return f"{number:.3g}"
