@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from backbones import protocols
 from backbones.registry import unknown
 from backbones.units import si
 
@@ -17,6 +18,7 @@ FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
 
 COUNTS = ("params", "madds")
+COMPARED = ("params", "madds", "activations", "peak_memory")
 
 Entry = Mapping[str, Any]
 
@@ -34,6 +36,31 @@ def find(name: str) -> Entry:
         if name == entry["name"] or name in entry["aliases"]:
             return entry
     raise LookupError(unknown(name, list(entries)))
+
+
+def compare(*names: str) -> list[dict[str, Any]]:
+    """Networks side by side, one row each; `..._ratio` are against the first.
+
+    Accuracies are those that were printed, under a key for each protocol: `top1 one-crop`, `top1 10-crops`. Those that
+    compare with no other are under `other`, in words.
+    """
+    if not names:
+        raise ValueError("no networks to compare; give their names")
+    entries, rows = [find(name) for name in names], list[dict[str, Any]]()
+    for entry in entries:
+        row: dict[str, Any] = {"network": entry["name"], "year": entry["paper"]["year"]}
+        row["input_size"] = entry["input_size"]
+        for key in COMPARED:
+            value, first = entry["measured"][key], entries[0]["measured"][key]
+            row |= {key: value, f"{key}_ratio": value / first}
+        for protocol in protocols.PROTOCOLS:
+            if any(protocols.accuracies(e, protocol) for e in entries):
+                found = protocols.accuracies(entry, protocol)
+                row[f"top1 {protocol}"] = found[0]["top1"] if found else None
+        alone = (c for c in entry["reported"] if c["top1"] is not None and protocols.protocol_of(c) is None)
+        row["other"] = "; ".join(f"{c['top1']:.2f} % on {c['data']}, {c['protocol']}" for c in alone)
+        rows.append(row)
+    return rows
 
 
 def build() -> dict[str, Entry]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, subcommand
 
 from backbones import catalog, protocols
+from backbones.cli.diagram import draw_diagram
 
 if TYPE_CHECKING:
     from backbones.plots import Picture
@@ -106,6 +107,21 @@ class Scaling(Output):
 
 
 @dataclass
+class Diagram(Output):
+    """Draw a network's parts and what they repeat; or one part layer by layer, with its branches and skips."""
+
+    network: Positional[str] = ""
+    """as `backbones list` prints it; or torchvision:NAME, timm:NAME, FILE.py:FUNCTION that returns a module"""
+    stage: str | None = None
+    """a part by its dotted path, such as stages.1 or stages.1.0; all of the network, layer by layer, with "" """
+
+    def run(self) -> None:
+        if not self.network:
+            raise ValueError("give a network, such as: backbones plot diagram resnet50")
+        self.save(draw_diagram(self.network, self.stage))
+
+
+@dataclass
 class Page:
     """Write all pictures on one page: a single HTML file that works offline, with tooltips, light and dark."""
 
@@ -138,6 +154,7 @@ What = (
     | Annotated[Timeline, subcommand("timeline", prefix_name=False)]
     | Annotated[Stages, subcommand("stages", prefix_name=False)]
     | Annotated[Scaling, subcommand("scaling", prefix_name=False)]
+    | Annotated[Diagram, subcommand("diagram", prefix_name=False)]
     | Annotated[Page, subcommand("page", prefix_name=False)]
     | Annotated[All, subcommand("all", prefix_name=False)]
 )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from backbones.cost.diff import Diff, diff
 from backbones.cost.memory import Training, inference_memory, largest_batch, training_memory
 from backbones.cost.report import CONVENTION, Cost, Row, stage_names
 from backbones.cost.trace import Operator, trace
@@ -11,9 +12,11 @@ from backbones.cost.trace import Operator, trace
 __all__ = [
     "CONVENTION",
     "Cost",
+    "Diff",
     "Operator",
     "Row",
     "Training",
+    "diff",
     "inference_memory",
     "largest_batch",
     "measure_cost",

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 from backbones.cost.alignment import align
 from backbones.cost.anatomy import Anatomy, Block, Part
@@ -44,8 +45,10 @@ class Change:
     @property
     def text(self) -> str:
         """What changed, in words."""
-        words = (f"{a} becomes {b}" if name == "form" else f"{name} {a} to {b}" for name, (a, b) in self.traits.items())
-        return ", ".join(words)
+        return ", ".join(
+            f"{a} becomes {b}" if name in ("layer", "form") else f"{name} {a} to {b}"
+            for name, (a, b) in self.traits.items()
+        )
 
     def asdict(self) -> dict[str, Any]:
         keys = ("what", "part", "block", "layer", "text", "params", "madds")
@@ -92,6 +95,10 @@ class Diff:
     def madds(self) -> tuple[int, int]:
         return _sum(part.madds for part in self.parts)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The parts side by side, and their sum."""
+        return [part.asdict() for part in (*self.parts, Compared("total", "total", self.params, self.madds))]
+
     def sentence(self, first: str, second: str) -> str:
         """All that matters in one sentence."""
         told = [s.text for s in self.statements if not s.follows]
@@ -108,6 +115,15 @@ def diff(first: Cost, second: Cost) -> Diff:
     return _Comparison(Anatomy(first), Anatomy(second), first.params, second.params).diff()
 
 
+class Placed(NamedTuple):
+    """A block and where it is."""
+
+    block: Block
+    part: Part
+    scale: float
+    """how much smaller than the image its map is"""
+
+
 class _Comparison:
     def __init__(self, a: Anatomy, b: Anatomy, *params: int) -> None:
         self.a, self.b, self.params = a, b, params
@@ -117,12 +133,12 @@ class _Comparison:
 
     def diff(self) -> Diff:
         pairs = self._parts()
-        blocks = [(pa, pb, a, b) for pa, pb in pairs for a, b in self._blocks(pa, pb)]
+        blocks = self._blocks(pairs)
         shared: dict[str, int] = {}
-        for *_, a, b in blocks:
-            if a and b and len(a.units) > 1:
-                shared[a.kind] = shared.get(a.kind, 0) + 1
-        changes = _without_moves([c for pa, pb, a, b in blocks for c in self._changes(pa, pb, a, b, shared)])
+        for a, b in blocks:
+            if a and b and len(a.block.units) > 1:
+                shared[a.block.kind] = shared.get(a.block.kind, 0) + 1
+        changes = _without_moves([c for a, b in blocks for c in self._changes(a, b, shared)])
         unread = [total - anatomy.params for total, anatomy in zip(self.params, (self.a, self.b), strict=True)]
         compared = [self._compared(pa, pb) for pa, pb in pairs]
         if any(unread):
@@ -139,7 +155,7 @@ class _Comparison:
         one, other = self.a.parts, self.b.parts
         if len(one) == len(other):
             return list(zip(one, other, strict=True))
-        scales = [[self._scale(n, part) for part in n.parts] for n in (self.a, self.b)]
+        scales = [[_scale(n, part.units) for part in n.parts] for n in (self.a, self.b)]
         last = (len(one) - 1, len(other) - 1)
 
         def alike(i: int, j: int) -> float:
@@ -149,24 +165,24 @@ class _Comparison:
         pairs = align(len(one), len(other), alike)
         return [(None if i is None else one[i], None if j is None else other[j]) for i, j in pairs]
 
-    @staticmethod
-    def _scale(anatomy: Anatomy, part: Part) -> float:
-        """How much smaller than the image the part's map is."""
-        shape = anatomy.units[part.units[-1]].shape
-        return anatomy.image[-1] / shape[-1] if len(shape) > 1 else anatomy.image[-1]
+    def _blocks(self, parts: Sequence[tuple[Part | None, Part | None]]) -> list[tuple[Placed | None, Placed | None]]:
+        """Within their parts; where the two networks are divided otherwise, over the whole length."""
+        one, other = ([list(_placed(n, part)) for part in n.parts] for n in (self.a, self.b))
+        if any(pa is None or pb is None for pa, pb in parts):
+            return self._paired(list(chain(*one)), list(chain(*other)))
+        return [pair for some, others in zip(one, other, strict=True) for pair in self._paired(some, others)]
 
-    def _blocks(self, pa: Part | None, pb: Part | None) -> list[tuple[Block | None, Block | None]]:
-        one = _repeating(self.a.blocks(pa.units)) if pa else []
-        other = _repeating(self.b.blocks(pb.units)) if pb else []
-        pairs = align(len(one), len(other), lambda i, j: self._block_score(one[i], other[j]), LEAST_ALIKE)
-        return [(None if i is None else one[i], None if j is None else other[j]) for i, j in pairs]
+    def _paired(self, a: Sequence[Placed], b: Sequence[Placed]) -> list[tuple[Placed | None, Placed | None]]:
+        pairs = align(len(a), len(b), lambda i, j: self._block_score(a[i], b[j]), LEAST_ALIKE)
+        return [(None if i is None else a[i], None if j is None else b[j]) for i, j in pairs]
 
-    def _block_score(self, a: Block, b: Block) -> float:
-        key = (self._mark(self.a, a), self._mark(self.b, b))
+    def _block_score(self, a: Placed, b: Placed) -> float:
+        """Of blocks that work on maps of other sizes, less."""
+        key = (self._mark(self.a, a.block), self._mark(self.b, b.block))
         if key not in self._alike:
-            scores = [likeness(x, y) for x, y in self._units(a, b) if x and y]
-            self._alike[key] = 2 * sum(scores) / (len(a.units) + len(b.units))
-        return self._alike[key]
+            scores = [likeness(x, y) for x, y in self._units(a.block, b.block) if x and y]
+            self._alike[key] = 2 * sum(scores) / (len(a.block.units) + len(b.block.units))
+        return self._alike[key] * (1.0 if abs(a.scale - b.scale) < 0.2 * a.scale else 0.7)
 
     @staticmethod
     def _mark(anatomy: Anatomy, block: Block) -> object:
@@ -180,12 +196,11 @@ class _Comparison:
 
     # -- changes
 
-    def _changes(
-        self, pa: Part | None, pb: Part | None, a: Block | None, b: Block | None, shared: Mapping[str, int]
-    ) -> Iterator[Change]:
-        part, home = (pb or pa), (b or a)
-        if part is None or home is None:
+    def _changes(self, one: Placed | None, other: Placed | None, shared: Mapping[str, int]) -> Iterator[Change]:
+        here = other or one
+        if here is None:
             return
+        a, b, part, home = one and one.block, other and other.block, here.part, here.block
         kind = (a or home).kind
         single = len(home.units) < 2
         place = (0 if a else 1, part.name, kind)
@@ -214,6 +229,17 @@ class _Comparison:
             madds.append(sum(u.madds for u in some))
         names = [part.name if part else "" for _, part in sides]
         return Compared(names[0], names[1], (params[0], params[1]), (madds[0], madds[1]))
+
+
+def _scale(anatomy: Anatomy, units: Sequence[int]) -> float:
+    """How much smaller than the image their last map is."""
+    shape = anatomy.units[units[-1]].shape
+    return anatomy.image[-1] / shape[-1] if len(shape) > 1 else anatomy.image[-1]
+
+
+def _placed(anatomy: Anatomy, part: Part) -> Iterator[Placed]:
+    for block in _repeating(anatomy.blocks(part.units)):
+        yield Placed(block, part, _scale(anatomy, block.units))
 
 
 def _repeating(blocks: Sequence[Block]) -> list[Block]:

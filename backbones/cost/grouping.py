@@ -205,9 +205,10 @@ class _Assembly:
         return readers
 
     def _together(self, a: _Draft, b: _Draft) -> bool:
-        """In one block; or b follows a's block in a list of both."""
+        """In one block; or between blocks, where b may also follow the last filter of a block of its list."""
         one, other = self.tree.blocks[a.main], self.tree.blocks[b.main]
-        return one == other or (other in self.tree.opened and parent(one) == other and a.role == "filter")
+        loose = other in self.tree.opened and (one in self.tree.opened or (parent(one) == other and a.role == "filter"))
+        return one == other or loose
 
     def _absorb(self, into: _Draft, gone: _Draft) -> None:
         into.operators += gone.operators
@@ -289,7 +290,7 @@ class _Assembly:
             return 0
         if first in ACTIVATIONS and source.role == "filter":
             return min(cut, next((i for i, d in enumerate(chain) if d.role != "norm"), cut))
-        return 0 if source.role == "join" and chain[0].role == "norm" and cut == len(chain) else cut
+        return cut
 
     def _opening(self, a: int, b: int) -> str:
         """The norm or activation with which a part that holds both begins, if one does."""

@@ -69,7 +69,7 @@ def pooling_name(operator: Operator) -> str:
 
 def spaced(kind: str) -> str:
     """ChannelShuffle -> channel shuffle; LRN stays."""
-    out = ""
+    out, kind = "", kind.strip("_")
     for i, letter in enumerate(kind):
         starts = letter.isupper() and i and (kind[i - 1].islower() or (i + 1 < len(kind) and kind[i + 1].islower()))
         out += (" " if starts else "") + letter

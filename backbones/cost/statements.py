@@ -116,7 +116,9 @@ def _events(change: Changed) -> Iterator[Event]:
     if change.what != "changed":
         yield Event("", change.what)
     for name, (a, b) in change.traits.items():
-        if name == "form":
+        if name == "layer":
+            yield Event(f"{a} becomes {b}", "")
+        elif name == "form":
             yield from _reformed(a.split(" · "), b.split(" · "), change.layer)
         elif name == "channels":
             yield Event("channels", "in")
@@ -127,12 +129,7 @@ def _events(change: Changed) -> Iterator[Event]:
 
 
 def _reformed(a: Sequence[str], b: Sequence[str], layer: str) -> Iterator[Event]:
-    """Norms and activations that came, went or moved; another kind of layer as a whole."""
-    if layer not in a or layer not in b:
-        kinds = [next((w for w in words if w[:1].islower()), words[0]) for words in (a, b)]
-        if kinds[0] != kinds[1]:
-            yield Event(f"{kinds[0]} becomes {kinds[1]}", "")
-        a, b = ([layer if w == kind else w for w in words] for words, kind in ((a, kinds[0]), (b, kinds[1])))
+    """Norms and activations that came, went or moved."""
     sides = [{"before": words[: words.index(layer)], "after": words[words.index(layer) + 1 :]} for words in (a, b)]
     gone = [(w, side) for side, words in sides[0].items() for w in words if w not in sides[1][side]]
     come = [(w, side) for side, words in sides[1].items() for w in words if w not in sides[0][side]]

@@ -20,8 +20,8 @@ def likeness(a: Unit, b: Unit) -> float:
 def traits_of(a: Unit, b: Unit) -> dict[str, tuple[Any, Any]]:
     """In what two forms of one layer differ. What only follows from other changes is named last, and alone."""
     found: dict[str, tuple[Any, Any]] = {}
-    if form(a) != form(b):
-        found["form"] = form(a), form(b)
+    found["layer"] = a.name, b.name
+    found["form"] = " · ".join((*a.before, b.name, *a.after)), form(b)
     filters = {"convolution", "depthwise", "linear"}
     if a.kind in filters and b.kind in filters:
         found["channels"] = a.shape[0], b.shape[0]

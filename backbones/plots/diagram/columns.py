@@ -17,7 +17,7 @@ def chains_of(net: Net) -> list[list[Vertex]]:
     at = {v: i for row in net.rows for i, v in enumerate(row)}
 
     def main(v: Vertex, neighbours: Sequence[Vertex]) -> Vertex | None:
-        """The neighbour to stand in line with: the only or middle one, of two the first box; of four there is none."""
+        """The neighbour to stand in line with: the only or middle one, the first box of two; none of four."""
         if v in net.ways_round:
             neighbours = [n for n in neighbours if not isinstance(n, str) and n[0] == v[0]]
         else:
@@ -27,9 +27,11 @@ def chains_of(net: Net) -> list[list[Vertex]]:
         return sorted(neighbours, key=at.__getitem__)[len(neighbours) // 2] if len(neighbours) % 2 else None
 
     for row in net.rows:
-        for v in row:
-            child = main(v, net.after[v])
-            if child is not None and main(child, net.before[child]) == v:
+        pairs = [(v, c) for v in row if (c := main(v, net.after[v])) and main(c, net.before[c]) == v]
+        kept = list[tuple[int, int]]()
+        for v, child in sorted(pairs, key=lambda pair: isinstance(pair[0], str) + isinstance(pair[1], str)):
+            if all((at[v] - i) * (at[child] - j) > 0 for i, j in kept):  # lines that cross cannot both be straight
+                kept.append((at[v], at[child]))
                 down[v] = child
     heads = [v for row in net.rows for v in row if v not in down.values()]
     chains = []

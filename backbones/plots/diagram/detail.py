@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from backbones.cost.anatomy import Anatomy, Block
 from backbones.cost.grouping import Unit
 from backbones.cost.naming import spaced
-from backbones.plots.diagram.graph import Edge, Graph, Group, Node, si, size, sizes, skips
+from backbones.plots.diagram.graph import Edge, Graph, Group, Node, size, sizes, skips
+from backbones.units import si
 
 LONGEST_UNFOLDED = 8
 """so many blocks that differ in channels only (a dense block's) are drawn one by one"""

@@ -3,11 +3,12 @@
 from textwrap import wrap
 from xml.sax.saxutils import escape
 
-from backbones.plots.diagram.graph import Edge, Graph, Group, Node, si
+from backbones.plots.diagram.graph import Edge, Graph, Group, Node
 from backbones.plots.diagram.layout import Placed, place
 from backbones.plots.diagram.look import BIG, DARK, LIGHT, SMALL, TITLE, Look, page, text, typeset, width
 from backbones.plots.diagram.rows import Vertex
 from backbones.plots.diagram.shapes import LINE, MARGIN, Rectangle, heading, rectangle
+from backbones.units import si
 
 PAD, HEAD, JOINT = 14.0, 20.0, 26.0
 """beside letters, height of a title, of a joint"""
@@ -65,7 +66,7 @@ def measure(node: Node) -> tuple[float, float]:
         return width(node.title, 11.5) + 22, 24.0
     small = [node.above, *node.lines]
     wide = max(width(node.title, TITLE), *(width(line, SMALL) for line in small)) + 2 * PAD
-    return max(wide, 104.0), 14 + HEAD + LINE * sum(map(bool, small))
+    return max(wide, 120.0), 14 + HEAD + LINE * sum(map(bool, small))
 
 
 def _placed(graph: Graph) -> Placed:

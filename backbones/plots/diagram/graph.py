@@ -124,11 +124,3 @@ def skips(pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> set[tuple[s
     for name in reversed(order):
         reach[name] = after[name].union(*(reach[n] for n in after[name]))
     return {(s, t) for s, t in pairs if any(t in reach[n] for n in after[s] if n != t)}
-
-
-def si(number: float) -> str:
-    """Three digits and a letter: 4.09 G."""
-    for unit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:.3g}"

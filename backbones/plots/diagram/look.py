@@ -44,8 +44,8 @@ class Look:
         return mixed(HUES.get(kind, self.line), self.strong, 0.72)
 
 
-LIGHT = Look("#FFFFFF", "#1F2328", "#5B6470", "#8A929C", "#F5F6F8", "#D3D8DE", "#FFFFFF", 0.13, SKIP)
-DARK = Look("#14181D", "#F0F3F6", "#A9B3BE", "#7C8793", "#1B2027", "#46505C", "#FFFFFF", 0.30, "#FF8A3D")
+LIGHT = Look("#FFFFFF", "#222222", "#5F6670", "#8A929C", "#F5F6F8", "#D3D8DE", "#FFFFFF", 0.13, SKIP)
+DARK = Look("#15181D", "#F0F0F0", "#A9AFB8", "#7C8793", "#1B2027", "#46505C", "#FFFFFF", 0.30, "#FF8A3D")
 
 
 def mixed(colour: str, ground: str, share: float) -> str:

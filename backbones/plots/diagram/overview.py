@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from backbones.cost.anatomy import Anatomy, Block, Part
 from backbones.cost.grouping import Unit
 from backbones.cost.naming import ACTIVATIONS, NORMS, spaced
-from backbones.plots.diagram.graph import Edge, Graph, Node, si, size, skips
+from backbones.plots.diagram.graph import Edge, Graph, Node, size, skips
+from backbones.units import si
 
 MOST_LINES = 4
 SMALL = frozenset((*NORMS.values(), *ACTIVATIONS.values()))

@@ -2,9 +2,10 @@
 
 from xml.sax.saxutils import escape
 
-from backbones.plots.diagram.graph import Graph, Node, si
+from backbones.plots.diagram.graph import Graph, Node
 from backbones.plots.diagram.look import DARK, LIGHT, SMALL, TITLE, Look, page, text, typeset, width
 from backbones.plots.diagram.shapes import LINE, MARGIN, Rectangle, heading, rectangle
+from backbones.units import si
 
 WIDEST = 1180.0
 """of a row"""
