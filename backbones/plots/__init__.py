@@ -1,6 +1,5 @@
 """Pictures, each also as data. They take plain numbers and return altair charts; `save` writes SVG, PNG and CSV."""
 
-from backbones.plots import diagram
 from backbones.plots.errors import timeline, timeline_rows
 from backbones.plots.growth import scaling, scaling_rows
 from backbones.plots.history import curves
@@ -21,7 +20,6 @@ __all__ = [
     "confusion",
     "confusion_rows",
     "curves",
-    "diagram",
     "filter_rows",
     "filters",
     "mistake_rows",
