@@ -39,7 +39,7 @@ def protocol_of(claim: Mapping[str, Any]) -> str | None:
 def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
     """Every accuracy of a network of the catalog under one protocol, best first: top1, top5, input_size, its source.
 
-    `tag` is paper or publisher, `how` the protocol in its words.
+    `tag` is paper or publisher, which the authors are who state it of weights they release; `how` the protocol in words.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r}; give one of {', '.join(PROTOCOLS)}")
@@ -51,7 +51,11 @@ def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
         ]
     else:
         found = [
-            {**claim, "how": claim["protocol"], "tag": "paper"}
+            {
+                **claim,
+                "how": claim["protocol"],
+                "tag": "publisher" if claim["source"].startswith("authors'") else "paper",
+            }
             for claim in entry["reported"]
             if claim["top1"] is not None and protocol_of(claim) == protocol
         ]
