@@ -39,7 +39,7 @@ def protocol_of(claim: Mapping[str, Any]) -> str | None:
 def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
     """Every accuracy of a network of the catalog under one protocol, best first: top1, top5, input_size, its source.
 
-    `tag` is paper or publisher, `how` the protocol in its words.
+    `how` is the protocol in words; `tag` says who states it: the paper, or the publisher of weights, authors included.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r}; give one of {', '.join(PROTOCOLS)}")
@@ -51,7 +51,7 @@ def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
         ]
     else:
         found = [
-            {**claim, "how": claim["protocol"], "tag": "paper"}
+            {**claim, "how": claim["protocol"], "tag": _tag(claim["source"])}
             for claim in entry["reported"]
             if claim["top1"] is not None and protocol_of(claim) == protocol
         ]
@@ -60,6 +60,10 @@ def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
         ({key: place[key] for key in keys} | {"input_size": place["input_size"] or own} for place in found),
         key=lambda place: -place["top1"],
     )
+
+
+def _tag(source: str) -> str:
+    return "publisher" if source.startswith("authors'") else "paper"
 
 
 def most(entries: Iterable[Mapping[str, Any]]) -> str:

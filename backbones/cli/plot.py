@@ -25,7 +25,7 @@ SWEEPS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 ENDINGS = (".svg", ".png", ".csv")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Output:
     """Where a picture goes, and on what ground."""
 
@@ -145,8 +145,8 @@ class All:
     def run(self) -> None:
         for picture in pictures():
             for dark in (False, True):
-                Output(self.output, dark).save(picture)
-        Page(f"{self.output}/index.html").run()
+                Output(output=self.output, dark=dark).save(picture)
+        Page(output=f"{self.output}/index.html").run()
 
 
 What = (

@@ -83,7 +83,7 @@ def trace(
         with evaluating(module), torch.no_grad(), called_layers(module, recorder.layers), recorder:
             out = call(module, tensors, images, recorder.layers)
     curve = recorder.storages.curve(len(recorder.operators))
-    del out  # alive to the end of the pass, as it is for a caller
+    del out, images  # alive to the end of the pass, as they are for a caller
     return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve), recorder.layers.outputs)
 
 

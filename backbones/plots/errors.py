@@ -121,7 +121,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
         points.mark_point(size=AREA, filled=True, opacity=1).encode(
             color=colour.legend(**legend), shape=shape.legend(**legend)
         ),
-        points.mark_point(size=AREA / 4, filled=True, opacity=1, color=theme.ground)
+        points.mark_point(size=AREA / 3, filled=True, opacity=1, color=theme.ground)
         .encode(shape=shape.legend(**legend))
         .transform_filter("!datum.many"),
         *texts(base, words, theme, FONT_SIZE, alt.condition("datum.best", alt.value(theme.ink), alt.value(theme.grey))),
@@ -129,7 +129,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
     title = alt.TitleParams(
         "How the errors on ImageNet fell",
         subtitle=[
-            "Lowest top-5 error that each paper prints. Full marks: many crops or scales; hollow: one crop. Lines: the best so far.",
+            "Lowest top-5 error that each paper prints; lines: the best so far. Full marks: many crops; hollow: one.",
             "Validation images (* less the 1,762 blacklisted), unless test is said; at the month of the arXiv number.",
         ],
     )

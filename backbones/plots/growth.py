@@ -65,7 +65,7 @@ def scaling(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
         "How the cost grows",
         subtitle=[
             "Cost over that of the smallest value, both axes logarithmic; beside each line its fitted power of x.",
-            "Multiply-adds of convolutions and matrix products; memory of inference, with the weights. Grey: exact powers.",
+            "Multiply-adds of convolutions and matrix products; memory of inference with weights. Grey: exact powers.",
         ],
     )
     return themed(alt.vconcat(*lines, spacing=28).properties(title=title), theme)

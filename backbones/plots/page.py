@@ -27,7 +27,7 @@ STYLE = """
   --pale: %(light_pale)s; --link: %(light_link)s }
 @media (prefers-color-scheme: dark) { :root { --ground: %(dark_ground)s; --ink: %(dark_ink)s; --grey: %(dark_grey)s;
   --pale: %(dark_pale)s; --link: %(dark_link)s } }
-body { margin: 0 auto; max-width: 1180px; padding: 24px; background: var(--ground); color: var(--ink);
+body { margin: 0 auto; max-width: 1100px; padding: 24px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 Helvetica, Arial, sans-serif }
 h1 { font-size: 26px; margin: 8px 0 }
 nav { color: var(--grey); margin-bottom: 24px }

@@ -136,7 +136,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]], protocol: str, theme: Theme = LI
         *_size_key(base, size, data, theme),
     ]
     title = alt.TitleParams(
-        f"Accuracy against multiply-adds of {len(rows)} classic backbones",
+        f"Accuracy against multiply-adds of {len(rows)} classic backbone{'s' if len(rows) > 1 else ''}",
         subtitle=[
             f"ImageNet-1k, top-1. Protocol {protocol}: {protocols.PROTOCOLS[protocol]}.",
             "Multiply-adds of convolutions and matrix products, counted. "
