@@ -19,7 +19,7 @@ from backbones.cost import inference_memory, largest_batch, measure_cost, traini
 from backbones.models.senet import SqueezeExcite
 
 MEASURED = (
-    *("lenet5", "alexnet", "resnet18", "googlenet", "mobilenet_v2", "resnet20_cifar", "densenet_40_12_cifar"),
+    *("mobilenet_v1_x0_25", "alexnet", "resnet18", "googlenet", "mobilenet_v2", "resnet20_cifar", "densenet_40_12_cifar"),
     *("squeezenet1_0", "shufflenet_v1_g3_x1_0", "efficientnet_b0", "se_resnet110_cifar", "fractalnet20_cifar"),
 )
 
