@@ -111,7 +111,9 @@ def features(call: str) -> tuple[str, float, float]:
     return name, values, values
 
 
-def _sum(profile: Profile, times: Mapping[str, float], fits: Mapping[str, tuple[float, float, float]]) -> tuple[float, float]:
+def _sum(
+    profile: Profile, times: Mapping[str, float], fits: Mapping[str, tuple[float, float, float]]
+) -> tuple[float, float]:
     """Seconds of all calls, and which share of them was timed."""
     total = timed = 0.0
     for call, count in profile.items():
