@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import convert, show, train, use, weights
+from backbones.cli import bench, convert, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -33,6 +33,7 @@ def main() -> None:
         "info": show.info,
         "explain": show.explain,
         "recipe": show.recipe,
+        "bench": bench.bench,
         "weights": weights.list_weights,
         "convert": convert.convert,
         "parity": convert.parity,
