@@ -61,8 +61,10 @@ def describe(name: str) -> Entry:
         printed = [what for what in COUNTS if claim[what] is not None]
         counted = cost.measure_cost(model, (channels, *size)) if printed else None
         claim["counted"] = {what: getattr(counted, what) for what in printed}
+    own_size = cost.measure_cost(model, variant.input_size)
     told["measured"] = {
-        **asdict(cost.measure_cost(model, variant.input_size)),
+        **own_size.asdict(),
+        "stages": [row.asdict() for row in own_size.stages()],
         "num_features": model.num_features,
         "min_size": model.min_size,
         "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],

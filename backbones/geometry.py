@@ -5,6 +5,7 @@ and poolings widen that interval, sums and concatenations unite it, and what has
 sum of maps of different strides) has no geometry: None.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
+
+_EVERYWHERE = {
+    *(aten.native_batch_norm, aten.native_dropout, aten.clone, aten._to_copy, aten.detach, aten.alias, aten.expand),
+    *(aten.view, aten._unsafe_view, aten.squeeze, aten.unsqueeze),
+}
+"""operators that work on each position of a map for itself; in evaluation, and as long as height and width stay"""
+_ALONG = {aten.transpose: (1, 3), aten.slice: (1, 2), aten.split: (2, 3), aten.split_with_sizes: (2, 3)}
+"""the same, unless they work along height or width: which arguments are their dimensions"""
 
 
 class Geometry(NamedTuple):
@@ -64,20 +73,26 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._known: dict[int, tuple[Tensor, Geometry | None]] = {id(images): (images, Geometry())}  # keeps ids alive
+        self._known: dict[int, tuple[weakref.ref[Tensor], Geometry | None]] = {}  # by id, which may be used again
+        self._know(images, Geometry())
+
+    def _know(self, x: Tensor, geometry: Geometry | None) -> None:
+        self._known[id(x)] = (weakref.ref(x), geometry)
 
     def geometry(self, x: Tensor) -> Geometry | None:
-        return self._known.get(id(x), (x, None))[1]
+        known, geometry = self._known.get(id(x), (None, None))
+        return geometry if known and known() is x else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        geometry = self._after(func.overloadpacket, args, out)
+        geometry = self._after(func, args, out)
         for x in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(x, Tensor):
-                self._known[id(x)] = (x, geometry if x.ndim >= 4 else None)  # 5: channels in groups
+                self._know(x, geometry if x.ndim >= 4 else None)  # 5: channels in groups
         return out
 
-    def _after(self, op: Any, args: Any, out: Any) -> Geometry | None:
+    def _after(self, func: Any, args: Any, out: Any) -> Geometry | None:
+        op = func.overloadpacket
         first = self.geometry(args[0]) if args and isinstance(args[0], Tensor) else None
         if op is aten.convolution:
             _, weight, _, stride, padding, dilation, transposed, *_ = args
@@ -92,7 +107,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             start, step = [0, 0], [1, 1]
             start[dim - 2], step[dim - 2] = -(_argument(args, 2, 0) or 0), _argument(args, 4, 1)
             return first.window(1, step, start)
-        return self._merged(args, out)
+        keeps = op in _EVERYWHERE or torch.Tag.pointwise in func.tags
+        if op in _ALONG and first:
+            keeps = all(d % args[0].ndim < args[0].ndim - 2 for d in args[slice(*_ALONG[op])])
+        if op is aten.cat:
+            keeps = _argument(args, 1, 0) % args[0][0].ndim < args[0][0].ndim - 2
+        if op is aten.avg_pool3d:
+            keeps = tuple(args[1][1:]) == (1, 1)
+        return self._merged(args, out) if keeps else None  # what we do not know may look anywhere
 
     def _merged(self, args: Any, out: Any) -> Geometry | None:
         """Element by element: what all inputs of the output's own height and width see together."""

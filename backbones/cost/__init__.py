@@ -1,46 +1,44 @@
-"""What a network costs, counted on the meta device."""
+"""What a network costs: any `nn.Module`, run once on the meta device and counted operator by operator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from backbones.geometry import evaluating
+from backbones.cost.memory import Training, inference_memory, largest_batch, training_memory
+from backbones.cost.report import CONVENTION, Cost, Row, stage_names
+from backbones.cost.trace import Operator, trace
 
-CONVENTION = (
-    "madds: multiply-adds of convolutions and matrix products, one image; params: trained values, buffers apart"
-)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one network, for one image."""
-
-    params: int
-    """trained values, without those of auxiliary heads"""
-    aux_params: int
-    """trained values of auxiliary heads, which only training uses"""
-    buffers: int
-    """values that are kept but not trained"""
-    madds: int
-    """multiply-adds of convolutions and matrix products"""
+__all__ = [
+    "CONVENTION",
+    "Cost",
+    "Operator",
+    "Row",
+    "Training",
+    "inference_memory",
+    "largest_batch",
+    "measure_cost",
+    "training_memory",
+]
 
 
-def measure_cost(module: nn.Module, input_shape: Sequence[int]) -> Cost:
-    """Count one forward pass over an image of shape (C, H, W). Allocates nothing, changes nothing of the module."""
-    tensors = dict([*module.named_parameters(), *module.named_buffers()])
-    dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    counter = FlopCounterMode(display=False)
-    meta = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
-    with evaluating(module), torch.inference_mode(False), torch.no_grad(), counter:
-        torch.func.functional_call(module, meta, (torch.empty(1, *input_shape, device="meta", dtype=dtype),))
+def measure_cost(module: nn.Module, input_shape: Sequence[int], batch_size: int = 1) -> Cost:
+    """Count one forward pass over images of shape (C, H, W). Allocates nothing, changes nothing of the module.
+
+    ValueError names the layer that failed, or that decides by values: a count has none.
+    """
+    traced = trace(module, input_shape, batch_size)
     aux = getattr(module, "aux", None)
     aux_params = sum(p.numel() for p in aux.parameters()) if isinstance(aux, nn.ModuleDict) else 0
+    tensors = [*module.parameters(), *module.buffers()]
     return Cost(
         params=sum(p.numel() for p in module.parameters()) - aux_params,
         aux_params=aux_params,
         buffers=sum(b.numel() for b in module.buffers()),
-        madds=counter.get_total_flops() // 2,
+        operators=traced.operators,
+        lives=traced.lives,
+        curve=traced.curve,
+        names=stage_names(module),
+        weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        itemsize=next((t.element_size() for t in tensors if t.is_floating_point()), 4),
+        batch_size=batch_size,
     )

@@ -1,0 +1,206 @@
+"""Memory: of inference and of training, at the worst moment, and how many images fit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from backbones.cost.copies import peak
+from backbones.cost.storages import Storages
+from backbones.cost.trace import Layers, call, called_layers, trace
+from backbones.geometry import evaluating
+from backbones.layers import RandomPath
+
+Optimizer = Literal["sgd", "momentum", "adamw", "rmsprop"]
+Precision = Literal["float32", "bfloat16", "float16", "amp"]
+Device = Literal["cpu", "cuda"]
+
+_OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=0.1, foreach=False),
+    "momentum": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, foreach=False),
+    "adamw": lambda params: torch.optim.AdamW(params, foreach=False),
+    "rmsprop": lambda params: torch.optim.RMSprop(params, momentum=0.9, foreach=False),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Bytes that training holds, for one step of `batch_size` images."""
+
+    batch_size: int
+    optimizer: str
+    precision: str
+    weights: int
+    """parameters and buffers"""
+    state: int
+    """what the optimiser keeps of each parameter"""
+    activations: int
+    """maps kept for the backward pass, the images among them, when the forward pass has ended"""
+    gradients: int
+    """of the parameters, when the backward pass has ended"""
+    peak: int
+    """all of it at the worst moment"""
+
+
+class _Watch(TorchDispatchMode):
+    """Notes what is allocated, and how long it lives."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storages = Storages()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.storages.step += 1
+        out = func(*args, **(kwargs or {}))
+        for x in _tensors(out):
+            self.storages.note(x)
+        return out
+
+
+def inference_memory(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 1,
+    precision: Precision = "float32",
+    device: Device = "cpu",
+) -> int:
+    """Bytes of weights, maps and, on the CPU, convolutions' own copies at the worst moment of a forward pass.
+
+    Images are (C, H, W). What a GPU's convolutions need for themselves is not seen.
+    """
+    if precision == "amp":
+        raise ValueError("precision='amp' is for training; give one of float32, bfloat16, float16")
+    dtype = _dtype(precision)
+    traced = trace(module, input_shape, batch_size, dtype)
+    return _weights(module, dtype) + peak(traced.operators, traced.curve, dtype.itemsize if device == "cpu" else 0)
+
+
+def training_memory(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 1,
+    optimizer: Optimizer = "momentum",
+    precision: Precision = "float32",
+) -> Training:
+    """What one step of training holds: forward and backward pass, then the optimiser, gradients freed before each step.
+
+    Images are (C, H, W); "amp" keeps float32 weights and computes in bfloat16. Nothing random is dropped: the worst
+    case. What the convolution library needs for itself is not seen.
+    """
+    if optimizer not in get_args(Optimizer):
+        raise ValueError(f"optimizer={optimizer!r}; give one of {', '.join(get_args(Optimizer))}")
+    dtype, amp = _dtype(precision), precision == "amp"
+    with torch.inference_mode(False), torch.enable_grad(), _without_values(amp) as device:
+        tensors: dict[str, Tensor] = {
+            name: nn.Parameter(torch.empty_like(p, dtype=_cast(p, dtype), device=device), p.requires_grad)
+            for name, p in module.named_parameters()
+        }
+        params = [p for p in tensors.values() if isinstance(p, nn.Parameter) and p.requires_grad]
+        for name, b in module.named_buffers():
+            tensors[name] = torch.empty_like(b, dtype=_cast(b, dtype), device=device)
+        optimize = _OPTIMIZERS[optimizer](params)
+        for p in params:
+            p.grad = torch.empty_like(p)
+        optimize.step()  # its state is made at the first step, and there ever after
+        optimize.zero_grad()
+        watch, layers = _Watch(), Layers()
+        state = [x for own in optimize.state.values() for x in own.values() if isinstance(x, Tensor)]
+        for x in [*tensors.values(), *state]:
+            watch.storages.ignore(x)
+        with _training(module), called_layers(module, layers), watch:
+            images = torch.empty(batch_size, *input_shape, dtype=dtype, device=device)
+            with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+                out = call(module, tensors, images, layers)
+                loss = torch.stack([x.float().sum() for x in _tensors(out)]).sum()
+            activations = watch.storages.alive
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = sum(_bytes(p.grad) for p in params if p.grad is not None)
+            optimize.step()
+    fixed, kept = _weights(module, dtype), sum(map(_bytes, state))
+    peak = fixed + kept + max(watch.storages.curve(watch.storages.step + 1))
+    return Training(batch_size, optimizer, precision, fixed, kept, activations, gradients, peak)
+
+
+def largest_batch(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    memory: int,
+    *,
+    optimizer: Optimizer | None = None,
+    precision: Precision = "float32",
+) -> int:
+    """How many images fit into `memory` bytes: in inference, or in training with `optimizer`.
+
+    ValueError if not even one does.
+    """
+
+    def needed(batch_size: int) -> int:
+        if optimizer is None:
+            return inference_memory(module, input_shape, batch_size=batch_size, precision=precision)
+        training = training_memory(module, input_shape, batch_size=batch_size, optimizer=optimizer, precision=precision)
+        return training.peak
+
+    start = 1 if optimizer is None else 2  # batch norm has no statistics of a single value
+    least = bytes_ = needed(start)
+    if least > memory:
+        raise ValueError(f"{start} images need {least:,} bytes, {memory:,} are given; give more, or smaller images")
+    fits, too_many, slope = start, None, max(needed(start + 1) - least, 1)
+    while too_many is None or too_many - fits > 1:  # linear but for the place of the peak: a few steps find it
+        guess = max(fits + (memory - bytes_) // slope, fits + 1)
+        guess = min(guess, too_many - 1) if too_many else guess
+        if (bytes_at := needed(guess)) <= memory:
+            slope, fits, bytes_ = max((bytes_at - least) // (guess - start), 1), guess, bytes_at
+        else:
+            too_many = guess
+    return fits
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}; give one of {', '.join(get_args(Precision))}")
+    return torch.float32 if precision == "amp" else getattr(torch, precision)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if x.is_floating_point() else x.dtype
+
+
+def _weights(module: nn.Module, dtype: torch.dtype) -> int:
+    return sum(x.numel() * _cast(x, dtype).itemsize for x in [*module.parameters(), *module.buffers()])
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    """Every tensor of an output: one, several, or a dict of them."""
+    if isinstance(out, Tensor):
+        return [out]
+    values = out.values() if isinstance(out, dict) else out if isinstance(out, (tuple, list)) else ()
+    return [x for value in values for x in _tensors(value)]
+
+
+@contextmanager
+def _without_values(amp: bool) -> Iterator[str]:
+    """Tensors without values, and the device to make them on; autocast works on those that say they are on the CPU."""
+    device = "cpu" if amp else "meta"
+    with FakeTensorMode(allow_non_fake_inputs=True) if amp else nullcontext(), torch.device(device):
+        yield device
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Training mode, but nothing random is dropped on the way; and every part back in its own mode afterwards."""
+    with evaluating(module):
+        module.train()
+        for path in (m for m in module.modules() if isinstance(m, RandomPath)):
+            path.eval()
+        yield
