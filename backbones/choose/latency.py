@@ -9,7 +9,7 @@ from backbones.choose.machine import Machine
 MOST_DRIFT = 0.05
 """of the calibration kernel, beyond which a latency is flagged"""
 MOST_OTHERS = 0.05
-"""share of the processors' time that others may use in a block"""
+"""share of our processors' time that others may use in a block"""
 TICKS = 0.03
 """seconds of others that are no more than the grain of the system's own account"""
 
@@ -44,7 +44,7 @@ class Latency:
     load: float | None
     """mean number of processes that wanted to run in the minute before (the system's load average)"""
     others: float | None
-    """share of the processors' time that other processes used meanwhile"""
+    """share of the time of its processors that other processes used meanwhile"""
     flags: tuple[str, ...]
     """why not to trust it, if anything"""
     measured_at: str
@@ -76,15 +76,15 @@ class Block(NamedTuple):
     seconds: list[float]
     """of each run"""
     others: float | None
-    """share of the processors' time that others used meanwhile; None where the system does not tell"""
+    """share of the time of its processors that others used meanwhile; None where the system does not tell"""
     disturbed: bool
 
     @classmethod
-    def seen(cls, seconds: list[float], wall: float, others: float | None, processors: int) -> "Block":
-        """A block of so many seconds in all, in which others computed for `others` seconds on our processors."""
+    def seen(cls, seconds: list[float], wall: float, others: float | None, threads: int) -> "Block":
+        """A block of so many seconds in all, in which others computed for `others` seconds on its processors."""
         if others is None:
             return cls(seconds, None, False)
-        share = max(others, 0.0) / (wall * processors)
+        share = max(others, 0.0) / (wall * threads)
         return cls(seconds, share, share > MOST_OTHERS and others > TICKS)
 
 
@@ -107,7 +107,7 @@ def quietest(blocks: Sequence[Block], count: int) -> list[Block]:
     return sorted(blocks, key=lambda block: block.others or 0.0)[:count]
 
 
-def flags(change: float, blocks: Sequence[Block], settled: bool) -> tuple[str, ...]:
+def flags(change: float, blocks: Sequence[Block], runs: int, settled: bool) -> tuple[str, ...]:
     """What is to be said against a latency."""
     disturbed = [block for block in blocks if block.disturbed]
     said = []
@@ -115,7 +115,9 @@ def flags(change: float, blocks: Sequence[Block], settled: bool) -> tuple[str, .
         said.append(f"the machine drifted by {change:+.0%}")
     if disturbed:
         worst = max(block.others or 0.0 for block in disturbed)
-        said.append(f"others used {worst:.0%} of the processors, in {len(disturbed)} of {len(blocks)} blocks")
+        said.append(f"others used {worst:.0%} of its processors, in {len(disturbed)} of {len(blocks)} blocks")
+    if (few := sum(len(block.seconds) for block in blocks)) < runs:
+        said.append(f"only {few} of {runs} runs")
     if not settled:
         said.append("the warm-up did not settle")
     return tuple(said)

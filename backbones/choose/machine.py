@@ -4,6 +4,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,6 +13,7 @@ from pathlib import Path
 
 ACCELERATORS = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 IDLE = (3, 4)  # of /proc/stat's columns: idle, and waiting for a disk
+SAMPLE, MOST_OTHERS = 0.2, 0.15  # seconds to look at what others do, and processors that they may use
 COUNTED = 8  # of its columns; guests, which follow, are counted before already
 
 
@@ -40,10 +43,11 @@ def versions() -> dict[str, str]:
 
 
 def processors() -> list[int]:
-    """Those that this process may use, one of each core before the second of any."""
+    """Those that this process may use: one of each core before the second of any, and the first, on which systems
+    serve interrupts, late."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = sorted(os.sched_getaffinity(0), reverse=True)
     return sorted(allowed, key=lambda cpu: _siblings(cpu).index(cpu))
 
 
@@ -52,20 +56,31 @@ def cores() -> int:
     return len({_siblings(cpu)[0] for cpu in processors()})
 
 
-def busy() -> float | None:
-    """Seconds that the processors we may use have worked for anybody since the system started, where it tells."""
+def busy(which: Iterable[int]) -> float | None:
+    """Seconds that these processors have worked for anybody since the system started, where it tells."""
+    names = {f"cpu{number}" for number in which}
     with suppress(OSError, ValueError):
-        ours = {f"cpu{number}" for number in processors()}
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         ticks = sum(
             int(value)
             for name, *columns in lines
-            if name in ours
+            if name in names
             for place, value in enumerate(columns[:COUNTED])
             if place not in IDLE
         )
         return ticks / os.sysconf("SC_CLK_TCK")
     return None
+
+
+def crowded(threads: int) -> bool:
+    """Whether others use so many processors now that so many threads would have to share. Takes 0.2 s."""
+    allowed, start = processors(), time.perf_counter()
+    before = busy(allowed)
+    time.sleep(SAMPLE)
+    after, seconds = busy(allowed), time.perf_counter() - start
+    if before is None or after is None:
+        return False
+    return (after - before) / seconds > len(allowed) - threads + MOST_OTHERS
 
 
 def load() -> float | None:

@@ -101,7 +101,7 @@ def _fitting(settings: Sequence[Setting]) -> Sequence[Setting]:
 
 
 def _memory(setting: Setting) -> float:
-    """Bytes that a process takes at most: its weights, twice where they are reordered, and all its maps."""
+    """Bytes that a process takes at most: maps grow with the images, what else the processor needs does not."""
     entry = catalog.load()[setting.network]
-    larger = (setting.img_size / entry["input_size"][1]) ** 2 * setting.batch_size
-    return PROCESS + 8.0 * entry["measured"]["params"] + 4.0 * entry["measured"]["activations"] * larger
+    measured, larger = entry["measured"], (setting.img_size / entry["input_size"][1]) ** 2 * setting.batch_size
+    return PROCESS + measured["cpu_memory"] + 2.0 * measured["peak_memory"] * larger

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Run = Callable[[], object]
 
 WARM_BLOCK = 0.1  # seconds, or two runs
-WARM_BLOCKS = 8  # at most
+WARM_BLOCKS, WARM_SECONDS = 8, 10.0  # at most, and two blocks at least
 SETTLED = 0.03  # relative difference of two blocks in a row
 LEAD = 0.02  # seconds before a block, for caches that another process has used meanwhile; at least one run
 REST = 0.02  # seconds after a block until the threads of torch stop to look for work
@@ -78,28 +78,30 @@ class Worker:
     def warm(self) -> dict[str, Any]:
         """Run until two blocks in a row take the same; seconds of one run, and whether it came to that."""
         self.run()
-        before, now = 0.0, median(self._times(self.run, 2, WARM_BLOCK))
-        blocks = 1
-        while not (settled := abs(now - before) <= SETTLED * now) and blocks < WARM_BLOCKS:
+        end, now = time.perf_counter() + WARM_SECONDS, median(self._times(self.run, 2, WARM_BLOCK))
+        for _ in range(1, WARM_BLOCKS):
             before, now = now, median(self._times(self.run, 2, WARM_BLOCK))
-            blocks += 1
+            if (settled := abs(now - before) <= SETTLED * now) or time.perf_counter() > end:
+                break
         time.sleep(REST)
         return {"seconds": now, "settled": settled}
 
-    def block(self, runs: int) -> dict[str, Any]:
-        """Seconds of each of so many runs, of the whole block, and of the processors' time that it took."""
+    def block(self, runs: int, most: float) -> dict[str, Any]:
+        """Seconds of each of so many runs, of the whole block, and of the processors' time that it took.
+
+        It stops after `most` seconds: others may slow threads that wait for each other a hundredfold.
+        """
         start, own = time.perf_counter(), time.process_time()
         self._times(self.run, 1, LEAD)
-        seconds = self._times(self.run, runs)
+        seconds = self._times(self.run, runs, most=most)
         time.sleep(REST)
         told = {"seconds": seconds, "wall": time.perf_counter() - start, "own": time.process_time() - own}
         return {**told, "peak_memory": _peak_memory()}
 
-    def _times(self, run: Run, least: int, seconds: float = 0.0) -> list[float]:
-        """Of one run after another: at least so many, for at least so long."""
-        times: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(times) < least or time.perf_counter() < end:
+    def _times(self, run: Run, least: int, seconds: float = 0.0, most: float = inf) -> list[float]:
+        """Of one run after another: at least so many, for at least so long, but no longer than `most`."""
+        times, begun = list[float](), time.perf_counter()
+        while (past := time.perf_counter() - begun) < seconds or (len(times) < least and past < most):
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)

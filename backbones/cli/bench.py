@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -90,7 +89,7 @@ def _row(one: "Latency") -> dict[str, object]:
         "infer_batch_size": setting.batch_size,
         "param_count": round(cost["params"] / 1e6, 2),
         "infer_gmacs": round(cost["madds"] / 1e9, 2),
-        "infer_macts": round(cost["activations"] / 1e6, 2),
+        "infer_macts": round(cost["conv_activations"] / 1e6, 2),
         **{name: round(getattr(one, name), 3) for name in ("p50", "p90", "p99")},
         "runs": one.runs,
         "threads": setting.threads,
@@ -117,22 +116,25 @@ def _cost(one: "Latency") -> Mapping[str, int]:
     from backbones.cost import measure_cost
 
     with torch.device("meta"):
-        return vars(measure_cost(create_model(one.network), (channels, *size)))
+        return measure_cost(create_model(one.network), (channels, *size)).asdict()
 
 
 def _print(latencies: "Sequence[Latency]") -> None:
     first = latencies[0]
     here, setting = first.machine, first.setting
     where = here.accelerator or f"{here.cpu}, {setting.threads} of {here.processors} processors"
-    title = escape(f"{where}; torch {first.versions['torch']}, float32, batch {setting.batch_size}")
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    print(f"{where}; torch {first.versions['torch']}, float32, batch {setting.batch_size}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("network", no_wrap=True)
     for column in ("image", "p50 ms", "p90 ms", "p99 ms", "images/s", "memory"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("beware")
     for one in latencies:
         times = (f"{ms:.3g}" if ms < 100 else f"{ms:.0f}" for ms in (one.p50, one.p90, one.p99))
         memory = f"{one.peak_memory / 1e6:.0f} MB" if one.peak_memory else ""
         side = str(one.setting.img_size)
-        table.add_row(one.network, side, *times, f"{one.throughput:.3g}", memory, "; ".join(one.flags))
-    Console().print(table)
+        table.add_row(one.network, side, *times, f"{one.throughput:.3g}", memory)
+    console = Console()
+    console.print(table)
+    for one in latencies:
+        if one.flags:
+            console.print(f"{one.network}: {'; '.join(one.flags)}", markup=False, highlight=False, soft_wrap=True)
