@@ -12,6 +12,8 @@ _HOMES = {
     "save_pretrained": "share",
     "from_pretrained": "share",
     "push_to_hub": "share",
+    "measure_cost": "cost",
+    "scale": "scaling",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backbones.registry import unknown
+from backbones.units import si
 
 FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
@@ -47,6 +48,7 @@ def describe(name: str) -> Entry:
     import torch
 
     from backbones import cost, factory, models
+    from backbones.weights.published import published
 
     variant = factory.model_info(name)
     channels, *own = variant.input_size
@@ -61,9 +63,17 @@ def describe(name: str) -> Entry:
         printed = [what for what in COUNTS if claim[what] is not None]
         counted = cost.measure_cost(model, (channels, *size)) if printed else None
         claim["counted"] = {what: getattr(counted, what) for what in printed}
+    told["published"] = [
+        {"weights": w.weights, "top1": w.top1, "top5": w.top5, "input_size": w.preprocessing.size[0]}
+        for w in published([name])
+        if w.top1 is not None and w.preprocessing
+    ]
+    sides = {place["input_size"] for key in ("reported", "published") for place in told[key]} - {None, *own}
     own_size = cost.measure_cost(model, variant.input_size)
     told["measured"] = {
         **own_size.asdict(),
+        "madds_at": {s: cost.measure_cost(model, (channels, s, s)).madds for s in sorted(sides)},
+        "activations_of": {op: row.activations for op, row in own_size.by_kind().items()},
         "stages": [row.asdict() for row in own_size.stages()],
         "num_features": model.num_features,
         "min_size": model.min_size,
@@ -125,14 +135,6 @@ def table() -> str:
         span = smallest if smallest == largest else f"{smallest} to {largest}"
         lines.append(f"| {paper['title']} | {paper['year']} | {names} | {span} |")
     return "\n".join(lines)
-
-
-def si(number: float) -> str:
-    """Three digits and a letter: 4.09 G."""
-    for unit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def with_table(readme: str) -> str:

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,30 +32,26 @@ def folder() -> Path:
 
 
 class Cache:
-    """The results of one machine with these versions, by setting."""
+    """What is known of one machine with these versions: a file of sections, each of values by name."""
 
     def __init__(self, machine: Machine, versions: Mapping[str, str]) -> None:
         self._machine, self._versions = machine, dict(versions)
         self._head = {"machine": asdict(machine), "versions": self._versions}
-        self.file = folder() / f"latency-{_digest(self._head)}.json"
+        self.file = folder() / f"machine-{_digest(self._head)}.json"
 
     def read(self, settings: Iterable[Setting], runs: int) -> dict[Setting, Latency]:
         """What is known of these settings, from at least so many runs."""
-        known = self._load()
-        found = {setting: known.get(_key(setting)) for setting in settings}
-        return {s: self._latency(s, values) for s, values in found.items() if values and values["runs"] >= runs}
+        known, found = self._section("latency"), {}
+        for setting in settings:
+            with suppress(KeyError, TypeError):  # unknown, or written by another form of this program
+                values = known[_key(setting)]
+                if values["runs"] >= runs:
+                    found[setting] = self._latency(setting, values)
+        return found
 
     def write(self, latencies: Iterable[Latency]) -> None:
         """Keep these too, in place of older ones of their settings."""
-        with FileLock(self.file.with_suffix(".lock")):
-            results = self._load()
-            for latency in latencies:
-                values = asdict(latency)
-                del values["setting"], values["machine"], values["versions"]
-                results[_key(latency.setting)] = values
-            whole = self.file.with_suffix(".new")
-            whole.write_text(json.dumps({**self._head, "results": results}, indent=1) + "\n")
-            os.replace(whole, self.file)
+        self._keep("latency", {_key(latency.setting): _values(latency) for latency in latencies})
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -72,18 +68,36 @@ class Cache:
         finally:
             lock.release()
 
+    def _section(self, name: str) -> dict[str, Any]:
+        return self._load().get(name, {})
+
+    def _keep(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add to a section, in a file that is replaced whole."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.file.with_suffix(".lock")):
+            sections = self._load()
+            sections[name] = {**sections.get(name, {}), **values}
+            whole = self.file.with_suffix(".new")
+            whole.write_text(json.dumps({**self._head, **sections}, indent=1) + "\n")
+            os.replace(whole, self.file)
+
     def _load(self) -> dict[str, dict[str, Any]]:
         try:
-            return json.loads(self.file.read_text())["results"]
+            return dict(json.loads(self.file.read_text()))
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, TypeError):
             log.warning("%s cannot be read; it is written anew", self.file)
             return {}
 
     def _latency(self, setting: Setting, values: Mapping[str, Any]) -> Latency:
         rest = {**values, "flags": tuple(values["flags"])}
         return Latency(setting=setting, machine=self._machine, versions=self._versions, **rest)
+
+
+def _values(latency: Latency) -> dict[str, Any]:
+    """Without what the file and the name of the value tell."""
+    return {key: value for key, value in asdict(latency).items() if key not in ("setting", "machine", "versions")}
 
 
 def _key(setting: Setting) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from backbones import catalog
+from backbones import catalog, units
 
 Json = Annotated[bool, arg(name="json")]
 
@@ -37,7 +37,7 @@ def list_networks(pattern: Positional[str] = "*", /, paper: bool = False, json_:
     table.add_column("input", justify="right")
     table.add_column("departs from the paper")
     for e in entries:
-        numbers = (catalog.si(e["measured"]["params"]), catalog.si(e["measured"]["madds"]))
+        numbers = (units.si(e["measured"]["params"]), units.si(e["measured"]["madds"]))
         departs = "; ".join(d["here"] for d in e["departures"])
         table.add_row(e["name"], str(e["paper"]["year"]), *numbers, str(e["input_size"][1]), departs)
     Console().print(table)
@@ -52,7 +52,7 @@ def _print_scores(entries: list[Mapping[str, Any]]) -> None:
     table.add_column("source", overflow="fold", min_width=10)
     scores = catalog.scores(entries)
     for score in scores:
-        numbers = (catalog.si(score.printed), f"{score.counted:,}", f"{score.difference:+.1f} %")
+        numbers = (units.si(score.printed), f"{score.counted:,}", f"{score.difference:+.1f} %")
         table.add_row(score.network, score.what, *numbers, score.source)
     console = Console()
     console.print(table)

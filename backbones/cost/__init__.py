@@ -38,6 +38,7 @@ def measure_cost(module: nn.Module, input_shape: Sequence[int], batch_size: int 
         lives=traced.lives,
         curve=traced.curve,
         names=stage_names(module),
+        outputs=traced.outputs,
         weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
         itemsize=next((t.element_size() for t in tensors if t.is_floating_point()), 4),
         batch_size=batch_size,

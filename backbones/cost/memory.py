@@ -147,18 +147,24 @@ def largest_batch(
         training = training_memory(module, input_shape, batch_size=batch_size, optimizer=optimizer, precision=precision)
         return training.peak
 
-    start = 1 if optimizer is None else 2  # batch norm has no statistics of a single value
-    least = bytes_ = needed(start)
-    if least > memory:
-        raise ValueError(f"{start} images need {least:,} bytes, {memory:,} are given; give more, or smaller images")
-    fits, too_many, slope = start, None, max(needed(start + 1) - least, 1)
-    while too_many is None or too_many - fits > 1:  # linear but for the place of the peak: a few steps find it
-        guess = max(fits + (memory - bytes_) // slope, fits + 1)
-        guess = min(guess, too_many - 1) if too_many else guess
-        if (bytes_at := needed(guess)) <= memory:
-            slope, fits, bytes_ = max((bytes_at - least) // (guess - start), 1), guess, bytes_at
+    fits = 1 if optimizer is None else 2  # batch norm has no statistics of a single value
+    low, high, too_many = needed(fits), 0, 0
+    if low > memory:
+        raise ValueError(f"{fits} images need {low:,} bytes, {memory:,} are given; give more, or smaller images")
+    slope, halve = max(needed(fits + 1) - low, 1), False
+    while not too_many or too_many - fits > 1:  # linear but for the place of the peak: a few steps find it
+        if not too_many:
+            guess = fits + max((memory - low) // slope, 1)
+        elif halve:
+            guess = (fits + too_many) // 2
         else:
-            too_many = guess
+            guess = fits + (memory - low) * (too_many - fits) // (high - low)
+            guess = min(max(guess, fits + 1), too_many - 1)
+        halve = not halve and bool(too_many)
+        if (bytes_ := needed(guess)) <= memory:
+            fits, low = guess, bytes_
+        else:
+            too_many, high = guess, bytes_
     return fits
 
 

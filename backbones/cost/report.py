@@ -1,9 +1,10 @@
 """What was counted: of each operator, and summed over layers, stages and the whole network."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import groupby
+from math import prod
 from typing import Any, Literal
 
 from torch import nn
@@ -19,8 +20,11 @@ CONVENTION = (
 )
 SUMS = (
     *("params", "aux_params", "buffers", "madds", "activations", "conv_activations", "bytes_read", "bytes_written"),
-    *("peak_memory", "cpu_memory"),
+    *("textbook_activations", "peak_memory", "cpu_memory"),
 )
+OF_LAYERS = ("kind", "kernel_size", "stride", "groups")
+"""columns that a stage does not have"""
+STAGE = "stage"
 Per = Literal["operator", "layer", "stage"]
 
 
@@ -51,7 +55,9 @@ class Row:
     """centre of the first value's field, in pixels from the image's first one"""
 
     def asdict(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """The columns by name; a stage has no kernel of its own."""
+        names = (field.name for field in fields(self))
+        return {n: getattr(self, n) for n in names if self.kind != STAGE or n not in OF_LAYERS}
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Cost:
     """bytes of maps alive during each operator, the image among them"""
     names: tuple[str, ...]
     """paths of the stages"""
+    outputs: Mapping[str, Shape]
+    """path of a module -> shape of its output, without the batch"""
     weight_bytes: int
     """of parameters and buffers"""
     itemsize: int
@@ -91,6 +99,12 @@ class Cost:
     def conv_activations(self) -> int:
         """Values that convolutions write: what pycls and timm call activations."""
         return sum(o.activations for o in self.operators if o.op == "convolution")
+
+    @cached_property
+    def textbook_activations(self) -> int:
+        """Values of the image and of what convolutions, poolings and matrix products write, as lectures count them."""
+        image = prod(self.operators[0].input_shapes[0]) if self.operators and self.operators[0].input_shapes else 0
+        return image + sum(o.activations for o in self.operators if o.madds or (o.kernel_size and "pool" in o.op))
 
     @cached_property
     def bytes_read(self) -> int:
@@ -119,7 +133,6 @@ class Cost:
         """The sums by name."""
         return {name: getattr(self, name) for name in SUMS}
 
-    @cached_property
     def by_kind(self) -> dict[str, Row]:
         """Summed over all operators of a kind: convolution, relu, ...; the most values written first."""
         rows = {}
@@ -136,14 +149,17 @@ class Cost:
 
     def layers(self) -> tuple[Row, ...]:
         """What runs without a break in one innermost module."""
-        return tuple(_row(layer, kind, own) for (layer, kind), own in _runs(self.operators, _layer))
+        outer = {o.layer.rpartition(".")[0] for o in self.operators}  # do more than their own operators
+        outputs = {layer: shape for layer, shape in self.outputs.items() if layer not in outer}
+        runs = _runs(self.operators, _layer)
+        return tuple(_row(layer, kind, own, outputs.get(layer)) for (layer, kind), own in runs)
 
     def stages(self) -> tuple[Row, ...]:
         """The stem, each stage and the head; of other modules, their parts."""
         parts = {name: [o for o in self.operators if _within(o.layer, name)] for name in self.names}
         rest = [o for o in self.operators if not any(_within(o.layer, name) for name in self.names)]
-        rows = [_row(name, "stage", own) for name, own in parts.items() if own]
-        return (*rows, *([_row("the rest", "stage", rest)] if rest else []))
+        rows = [_row(name, STAGE, own, self.outputs.get(name)) for name, own in parts.items() if own]
+        return (*rows, *([_row("the rest", STAGE, rest)] if rest else []))
 
 
 def _within(layer: str, name: str) -> bool:
@@ -160,18 +176,17 @@ def _runs(
     return ((k, list(own)) for k, own in groupby(operators, key))
 
 
-def _row(name: str, kind: str, own: Sequence[Operator]) -> Row:
-    window = next((o for o in own if o.kernel_size), own[-1])
+def _row(name: str, kind: str, own: Sequence[Operator], output: Shape | None = None) -> Row:
+    window = own[-1] if kind == STAGE else next((o for o in own if o.kernel_size), own[-1])
     geometry = own[-1].geometry
     madds, moved = sum(o.madds or 0 for o in own), sum(o.bytes_read + o.bytes_written for o in own)
-    single = len(own) == 1 or kind != "stage"
     return Row(
         name,
         kind,
-        own[-1].output_shape[1:],
-        window.kernel_size if single else (),
-        window.stride if single else (),
-        window.groups if single else 1,
+        own[-1].output_shape[1:] if output is None else output,
+        window.kernel_size,
+        window.stride,
+        window.groups,
         sum(o.params for o in own),
         sum(o.buffers for o in own),
         madds,

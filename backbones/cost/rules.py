@@ -44,7 +44,13 @@ MADDS: dict[Any, Callable[[Sequence[Any], Tensor], int]] = {
 WITHOUT_PRODUCTS = frozenset(
     getattr(aten, name)
     for name in (
-        *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_softmax"),
+        *(
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+            "_softmax",
+            "_safe_softmax",
+        ),
         *("native_layer_norm", "native_group_norm", "_log_softmax", "linalg_vector_norm", "cumsum", "topk", "sort"),
         *("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d"),
         *("adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "pixel_shuffle"),
@@ -69,7 +75,14 @@ WITHOUT_PRODUCTS = frozenset(
 )
 """They move, pool, normalise or fill: no convolution, no matrix product"""
 
-_NAMES = {"native_batch_norm": "batch_norm", "max_pool2d_with_indices": "max_pool2d", "addmm": "linear", "mm": "matmul"}
+_NAMES = {
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    "native_batch_norm": "batch_norm",
+    "max_pool2d_with_indices": "max_pool2d",
+    "addmm": "linear",
+    "mm": "matmul",
+}
 
 
 def called(op: Any) -> str:

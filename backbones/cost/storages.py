@@ -16,7 +16,7 @@ class Life:
     """which operator allocated it, -1 for what was there before"""
     bytes: int
     last: int | None = None
-    """the last operator during which it was alive; None: it outlived the pass"""
+    """the last operator during which it was alive; None while it is"""
 
 
 class Storages:

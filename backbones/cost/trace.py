@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones.cost import rules
 from backbones.cost.storages import Life, Storages
-from backbones.geometry import Geometry, Watch, evaluating
+from backbones.geometry import Geometry, Watch, evaluating, newest
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
@@ -67,6 +67,8 @@ class Trace:
     """every piece of memory it allocated, the image first"""
     curve: tuple[int, ...]
     """bytes of maps alive during each operator, the image among them"""
+    outputs: Mapping[str, Shape]
+    """path of a module -> shape of its output, without the batch"""
 
 
 def trace(
@@ -76,18 +78,18 @@ def trace(
 
     ValueError names the layer that failed.
     """
-    with _on_meta(module, input_shape, batch_size, dtype) as (tensors, images):
+    with on_meta(module, input_shape, batch_size, dtype) as (tensors, images):
         recorder = _Recorder(module, tensors, images)
         with evaluating(module), torch.no_grad(), called_layers(module, recorder.layers), recorder:
             out = call(module, tensors, images, recorder.layers)
     curve = recorder.storages.curve(len(recorder.operators))
-    del out  # alive to the end of the pass, as it is for a caller
-    return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve))
+    del out, images  # alive to the end of the pass, as they are for a caller
+    return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve), recorder.layers.outputs)
 
 
 @contextmanager
-def _on_meta(
-    module: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: torch.dtype | None
+def on_meta(
+    module: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """The module's parameters and buffers without values, and images for it; what its forward makes has none either."""
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
@@ -101,6 +103,13 @@ def _on_meta(
 class Layers(list[tuple[str, nn.Module]]):
     """The modules that run now, outermost first, each with its path."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, Shape] = {}
+        """of those that have run, without the batch"""
+        self.entered = 0
+        """how many modules were called"""
+
     def __str__(self) -> str:
         name, module = self[-1]
         return f"{name or 'the network'} ({type(module).__name__})"
@@ -110,14 +119,17 @@ class Layers(list[tuple[str, nn.Module]]):
 def called_layers(module: nn.Module, layers: Layers) -> Iterator[None]:
     """Keep `layers` up to date while the module runs."""
 
-    def leave(*_: Any) -> None:
-        layers.pop()
+    def leave(_part: nn.Module, _inputs: Any, out: Any) -> None:
+        name, _ = layers.pop()
+        if isinstance(out := newest(out), Tensor):
+            layers.outputs[name] = tuple(out.shape[1:])
 
     hooks = []
     for name, part in module.named_modules():
 
         def enter(part: nn.Module, _: Any, name: str = name) -> None:
             layers.append((name, part))
+            layers.entered += 1
 
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
     try:
