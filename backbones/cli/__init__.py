@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import convert, cost, plot, show, train, use, weights
+from backbones.cli import bench, convert, cost, plot, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -36,6 +36,7 @@ def main() -> None:
         "cost": cost.cost,
         "scale": cost.scale,
         "plot": plot.plot,
+        "bench": bench.bench,
         "weights": weights.list_weights,
         "convert": convert.convert,
         "parity": convert.parity,
