@@ -14,6 +14,7 @@ _HOMES = {
     "push_to_hub": "share",
     "measure_cost": "cost",
     "scale": "scaling",
+    "select": "choose",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"measure": "measuring", "Latency": "latency", "Failure": "latency"}
+_HOMES = {"measure": "measuring", "Latency": "latency", "Failure": "latency", "select": "selecting"}
 __all__ = list(_HOMES)
 
 

@@ -81,6 +81,32 @@ class Cache:
             whole.write_text(json.dumps({**self._head, **sections}, indent=1) + "\n")
             os.replace(whole, self.file)
 
+    def profiles(self, settings: Iterable[Setting]) -> dict[Setting, dict[str, int]]:
+        """Which operators networks call, as far as it was counted before."""
+        known = _read(self._side("profiles"))
+        return {s: known[_shape_key(s)] for s in settings if _shape_key(s) in known}
+
+    def keep_profiles(self, profiles: Mapping[Setting, Mapping[str, int]]) -> None:
+        self._keep("profiles", {_shape_key(s): profile for s, profile in profiles.items()})
+
+    def times(self, setting: Setting) -> dict[str, float]:
+        """Seconds of the operator calls that were timed before with these threads, on this device."""
+        return _read(self._side(f"operators-{setting.threads}-{setting.device.replace(':', '-')}"))
+
+    def keep_times(self, setting: Setting, times: Mapping[str, float]) -> None:
+        self._keep(f"operators-{setting.threads}-{setting.device.replace(':', '-')}", times)
+
+    def _side(self, what: str) -> Path:
+        return self.file.with_name(f"{what}-{self.file.stem.removeprefix('latency-')}.json")
+
+    def _keep(self, what: str, more: Mapping[str, Any]) -> None:
+        file = self._side(what)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            whole = file.with_suffix(".new")
+            whole.write_text(json.dumps({**_read(file), **more}))
+            os.replace(whole, file)
+
     def _load(self) -> dict[str, dict[str, Any]]:
         try:
             return dict(json.loads(self.file.read_text()))
@@ -100,13 +126,25 @@ def _values(latency: Latency) -> dict[str, Any]:
     return {key: value for key, value in asdict(latency).items() if key not in ("setting", "machine", "versions")}
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """What a file of the cache holds; what cannot be read is worth nothing."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def _key(setting: Setting) -> str:
-    """The setting in words, with the network's definition: a network that is changed is another."""
+    """The setting in words."""
+    return f"{_shape_key(setting)}, {setting.threads} threads, {setting.device}, {DTYPE}"
+
+
+def _shape_key(setting: Setting) -> str:
+    """What is computed, with the network's definition: a network that is changed is another."""
     entry = catalog.load()[setting.network]
     measured = entry["measured"]
     definition = [entry["settings"], entry["input_size"], entry["num_classes"], measured["params"], measured["madds"]]
-    how = f"{setting.img_size} px, batch {setting.batch_size}, {setting.threads} threads, {setting.device}, {DTYPE}"
-    return f"{setting.network} {_digest(definition)}, {how}"
+    return f"{setting.network} {_digest(definition)}, {setting.img_size} px, batch {setting.batch_size}"
 
 
 def _digest(told: Any) -> str:

@@ -22,9 +22,10 @@ MODULES = 1000
 class Prober:
     """Makes calls on tensors cut from two long ones: weights not in the caches, maps just written."""
 
-    def __init__(self) -> None:
-        self._weights = torch.rand(WEIGHTS) * 0.1
-        self._maps = torch.rand(MAPS)
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._weights = torch.rand(WEIGHTS, device=device) * 0.1
+        self._maps = torch.rand(MAPS, device=device)
         self._at = self._used = 0
         self._written: list[Tensor] = []
 
@@ -54,10 +55,16 @@ class Prober:
             run = self._ready(call)
             for x in self._written:
                 x.mul_(1.0)
+            self._finish()
             before = time.perf_counter()
             run()
+            self._finish()
             times.append(time.perf_counter() - before)
         return times
+
+    def _finish(self) -> None:
+        if self._device != "cpu":
+            torch.accelerator.synchronize(self._device)
 
     def _ready(self, call: str) -> Callable[[], Any]:
         self._used, self._written = 0, []
@@ -66,13 +73,13 @@ class Prober:
     def _tensor(self, shape: list[int], strides: list[int], dtype: torch.dtype, weight: bool) -> Tensor:
         count = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         if dtype != torch.float32 or count > (WEIGHTS if weight else MAPS):
-            return torch.zeros(shape, dtype=dtype)
+            return torch.zeros(shape, dtype=dtype, device=self._device)
         if weight:
             self._at = 0 if self._at + count > WEIGHTS else self._at
             self._at += count
             return self._weights[self._at - count : self._at].as_strided(shape, strides)
         if self._used + count > MAPS:
-            return torch.rand(count).as_strided(shape, strides)
+            return torch.rand(count, device=self._device).as_strided(shape, strides)
         self._used += count
         part = self._maps[self._used - count : self._used].as_strided(shape, strides)
         self._written.append(part)

@@ -98,6 +98,22 @@ class Worker:
         told = {"seconds": seconds, "wall": time.perf_counter() - start, "own": time.process_time() - own}
         return {**told, "peak_memory": _peak_memory()}
 
+    def profile(self, network: str, img_size: int, batch_size: int) -> dict[str, int]:
+        """How often the network makes each operator call."""
+        from backbones.build import build_on_meta
+        from backbones.cost.calls import calls
+        from backbones.factory import model_info
+
+        variant = model_info(network)
+        return calls(build_on_meta(variant, {}), (variant.input_size[0], img_size, img_size), batch_size)
+
+    def probe(self, calls: list[str], seconds: float, processors: list[int], device: str) -> dict[str, Any]:
+        """Seconds of each operator call, as far as there is time, and of calling a module."""
+        from backbones.choose.probing import Prober, module_seconds
+
+        _pin(processors)
+        return {"seconds": Prober(device).times(calls, seconds), "module": module_seconds()}
+
     def _times(self, run: Run, least: int, seconds: float = 0.0, most: float = inf) -> list[float]:
         """Of one run after another: at least so many, for at least so long, but no longer than `most`."""
         times, begun = list[float](), time.perf_counter()

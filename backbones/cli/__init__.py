@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import bench, convert, cost, plot, show, train, use, weights
+from backbones.cli import bench, convert, cost, plot, select, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -35,6 +35,7 @@ def main() -> None:
         "recipe": show.recipe,
         "cost": cost.cost,
         "scale": cost.scale,
+        "select": select.select,
         "plot": plot.plot,
         "bench": bench.bench,
         "weights": weights.list_weights,

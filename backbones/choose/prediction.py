@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log, prod, sqrt
-from typing import Any
 
 from backbones.choose.cache import Cache
+from backbones.choose.group import place
 from backbones.choose.latency import Latency, Setting, percentile
 from backbones.choose.process import Worker
 
@@ -154,16 +154,10 @@ def _times(profiles: Sequence[Profile], setting: Setting, cache: Cache, seconds:
     if missing := sorted((c for c in weight if c not in times), key=lambda c: -weight[c]):
         worker = Worker(setting.threads)
         try:
-            told = worker.ask("probe", calls=missing, seconds=seconds, **_place(setting))
+            told = worker.ask("probe", calls=missing, seconds=seconds, **place(setting))
         finally:
             worker.close()
         found = {call: t for call, t in zip(missing, told["seconds"], strict=True) if t is not None}
         times = {**times, **found, MODULE: told["module"]}
         cache.keep_times(setting, times)
     return times
-
-
-def _place(setting: Setting) -> dict[str, Any]:
-    from backbones.choose.group import place
-
-    return place(setting)

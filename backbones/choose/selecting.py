@@ -10,7 +10,7 @@ from backbones.choose import machine
 from backbones.choose.cache import Cache
 from backbones.choose.latency import Failure, Latency, Setting
 from backbones.choose.measuring import measure
-from backbones.choose.predict import predict
+from backbones.choose.prediction import predict
 from backbones.choose.selection import Candidate, Figure, Limit, Miss, Selection, Sort, front, key
 from backbones.records import PROMISES
 
@@ -142,7 +142,7 @@ class _Timed:
     """Latencies of one way of running: measured where they are known, predicted elsewhere."""
 
     def __init__(self, batch_size: int, threads: int | None, device: str) -> None:
-        self._how = {"batch_size": batch_size, "threads": threads or machine.cores(), "device": device}
+        self._how: dict[str, Any] = {"batch_size": batch_size, "threads": threads or machine.cores(), "device": device}
         self._cache = Cache(machine.this(device), machine.versions())
         self._failed: set[str] = set()
 
