@@ -83,29 +83,20 @@ class Cache:
 
     def profiles(self, settings: Iterable[Setting]) -> dict[Setting, dict[str, int]]:
         """Which operators networks call, as far as it was counted before."""
-        known = _read(self._side("profiles"))
+        known = self._section("profiles")
         return {s: known[_shape_key(s)] for s in settings if _shape_key(s) in known}
 
     def keep_profiles(self, profiles: Mapping[Setting, Mapping[str, int]]) -> None:
+        """Keep these too."""
         self._keep("profiles", {_shape_key(s): profile for s, profile in profiles.items()})
 
     def times(self, setting: Setting) -> dict[str, float]:
         """Seconds of the operator calls that were timed before with these threads, on this device."""
-        return _read(self._side(f"operators-{setting.threads}-{setting.device.replace(':', '-')}"))
+        return self._section(_operators(setting))
 
     def keep_times(self, setting: Setting, times: Mapping[str, float]) -> None:
-        self._keep(f"operators-{setting.threads}-{setting.device.replace(':', '-')}", times)
-
-    def _side(self, what: str) -> Path:
-        return self.file.with_name(f"{what}-{self.file.stem.removeprefix('latency-')}.json")
-
-    def _keep(self, what: str, more: Mapping[str, Any]) -> None:
-        file = self._side(what)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            whole = file.with_suffix(".new")
-            whole.write_text(json.dumps({**_read(file), **more}))
-            os.replace(whole, file)
+        """Keep these too."""
+        self._keep(_operators(setting), times)
 
     def _load(self) -> dict[str, dict[str, Any]]:
         try:
@@ -126,12 +117,8 @@ def _values(latency: Latency) -> dict[str, Any]:
     return {key: value for key, value in asdict(latency).items() if key not in ("setting", "machine", "versions")}
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """What a file of the cache holds; what cannot be read is worth nothing."""
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
+def _operators(setting: Setting) -> str:
+    return f"operators, {setting.threads} threads, {setting.device}"
 
 
 def _key(setting: Setting) -> str:

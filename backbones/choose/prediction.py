@@ -130,7 +130,7 @@ def _sum(
 def _profiles(settings: Iterable[Setting], cache: Cache) -> dict[Setting, Profile]:
     """What each network calls, counted on the meta device."""
     wanted = list(dict.fromkeys(settings))
-    profiles = cache.profiles(wanted)
+    profiles: dict[Setting, Profile] = dict(cache.profiles(wanted))
     if missing := [s for s in wanted if s not in profiles]:
         worker = Worker(1)
         try:
