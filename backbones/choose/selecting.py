@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from math import inf
+from functools import cache
+from math import inf, sqrt
 from typing import Any, get_args
 
 from backbones import catalog, protocols, units
@@ -206,16 +207,17 @@ def _remedy(candidate: Candidate, limit: Limit) -> str:
     """The largest smaller image at which it would fit: counted for multiply-adds, by the multiply-adds for latency."""
     if limit.what not in ("madds", "latency"):
         return ""
-    entry = catalog.load()[candidate.network]
-    for size in range(candidate.img_size - candidate.img_size % STEP, SMALLEST - 1, -STEP):
-        if size < candidate.img_size and size >= entry["measured"]["min_size"]:
-            share = _madds(candidate.network, size) / candidate.madds.value
-            if limit.excess(candidate) * share <= 1:
-                sure = "would fit" if limit.what == "madds" else "might fit"
-                return f"{sure} at {size} px, where nobody states its accuracy"
+    least = max(catalog.load()[candidate.network]["measured"]["min_size"], SMALLEST)
+    start = int(candidate.img_size / sqrt(limit.excess(candidate)) / STEP + 1) * STEP  # cost is nearly that of the area
+    for size in range(start, least - 1, -STEP):
+        share = _madds(candidate.network, size) / candidate.madds.value
+        if limit.excess(candidate) * share <= 1 and size < candidate.img_size:
+            sure = "would fit" if limit.what == "madds" else "might fit"
+            return f"{sure} at {size} px, where nobody states its accuracy"
     return ""
 
 
+@cache
 def _madds(name: str, size: int) -> int:
     from backbones.build import build_on_meta
     from backbones.cost import measure_cost
