@@ -15,6 +15,7 @@ _HOMES = {
     "measure_cost": "cost",
     "scale": "scaling",
     "compare": "catalog",
+    "select": "choose",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }

@@ -85,23 +85,28 @@ def describe(name: str) -> Entry:
     told = asdict(variant)
     del told["build"]
     told["family"] = models.load()[variant.paper]
+
+    @cache
+    def at(side: int) -> cost.Cost:
+        own_shape = (channels, side, side) if side else variant.input_size
+        return cost.measure_cost(model, own_shape)
+
     for claim in told["reported"]:
-        size = (claim["input_size"],) * 2 if claim["input_size"] else own
         printed = [what for what in COUNTS if claim[what] is not None]
-        counted = cost.measure_cost(model, (channels, *size)) if printed else None
-        claim["counted"] = {what: getattr(counted, what) for what in printed}
+        claim["counted"] = {what: getattr(at(claim["input_size"] or 0), what) for what in printed}
+    weights = published([name])
+    told["weights"] = [w.weights for w in weights]
     told["published"] = [
         {"weights": w.weights, "top1": w.top1, "top5": w.top5, "input_size": w.preprocessing.size[0]}
-        for w in published([name])
+        for w in weights
         if w.top1 is not None and w.preprocessing
     ]
     sides = {place["input_size"] for key in ("reported", "published") for place in told[key]} - {None, *own}
-    own_size = cost.measure_cost(model, variant.input_size)
     told["measured"] = {
-        **own_size.asdict(),
-        "madds_at": {s: cost.measure_cost(model, (channels, s, s)).madds for s in sorted(sides)},
-        "activations_of": {op: row.activations for op, row in own_size.by_kind().items()},
-        "stages": [row.asdict() for row in own_size.stages()],
+        **at(0).asdict(),
+        "madds_at": {s: at(s).madds for s in sorted(sides)},
+        "activations_of": {op: row.activations for op, row in at(0).by_kind().items()},
+        "stages": [row.asdict() for row in at(0).stages()],
         "num_features": model.num_features,
         "min_size": model.min_size,
         "maps": [m.shape[-1] for m in maps[-len(model.stages) :]],

@@ -19,7 +19,15 @@ from backbones.cost import inference_memory, largest_batch, measure_cost, traini
 from backbones.models.senet import SqueezeExcite
 
 MEASURED = (
-    *("lenet5", "alexnet", "resnet18", "googlenet", "mobilenet_v2", "resnet20_cifar", "densenet_40_12_cifar"),
+    *(
+        "mobilenet_v1_x0_25",
+        "alexnet",
+        "resnet18",
+        "googlenet",
+        "mobilenet_v2",
+        "resnet20_cifar",
+        "densenet_40_12_cifar",
+    ),
     *("squeezenet1_0", "shufflenet_v1_g3_x1_0", "efficientnet_b0", "se_resnet110_cifar", "fractalnet20_cifar"),
 )
 
@@ -65,8 +73,11 @@ def test_receptive_fields_of_all_layers_by_gradient(name: str) -> None:
         if not isinstance(out, Tensor) or out.ndim != 4 or row.receptive_field is None or "." not in path:
             continue
         position = out.shape[-1] // 2
-        low = [position * s + o - (f - 1) / 2 for s, o, f in zip(row.total_stride, row.offset, row.receptive_field)]
-        high = [first + f - 1 for first, f in zip(low, row.receptive_field)]
+        low = [
+            position * s + o - (f - 1) / 2
+            for s, o, f in zip(row.total_stride, row.offset, row.receptive_field, strict=False)
+        ]
+        high = [first + f - 1 for first, f in zip(low, row.receptive_field, strict=False)]
         if min(low) < 0 or max(high) >= side or checked >= 12:
             continue
         (seen,) = torch.autograd.grad(out[0, :, position, position].sum(), images, retain_graph=True)

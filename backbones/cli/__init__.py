@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import compare, convert, cost, plot, show, train, use, weights
+from backbones.cli import bench, compare, convert, cost, plot, select, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -35,9 +35,11 @@ def main() -> None:
         "recipe": show.recipe,
         "cost": cost.cost,
         "scale": cost.scale,
+        "select": select.select,
         "plot": plot.plot,
         "compare": compare.compare,
         "diff": compare.diff,
+        "bench": bench.bench,
         "weights": weights.list_weights,
         "convert": convert.convert,
         "parity": convert.parity,

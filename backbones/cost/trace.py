@@ -78,7 +78,7 @@ def trace(
 
     ValueError names the layer that failed.
     """
-    with _on_meta(module, input_shape, batch_size, dtype) as (tensors, images):
+    with on_meta(module, input_shape, batch_size, dtype) as (tensors, images):
         recorder = _Recorder(module, tensors, images)
         with evaluating(module), torch.no_grad(), called_layers(module, recorder.layers), recorder:
             out = call(module, tensors, images, recorder.layers)
@@ -88,8 +88,8 @@ def trace(
 
 
 @contextmanager
-def _on_meta(
-    module: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: torch.dtype | None
+def on_meta(
+    module: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """The module's parameters and buffers without values, and images for it; what its forward makes has none either."""
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
@@ -107,6 +107,8 @@ class Layers(list[tuple[str, nn.Module]]):
         super().__init__()
         self.outputs: dict[str, Shape] = {}
         """of those that have run, without the batch"""
+        self.entered = 0
+        """how many modules were called"""
 
     def __str__(self) -> str:
         name, module = self[-1]
@@ -127,6 +129,7 @@ def called_layers(module: nn.Module, layers: Layers) -> Iterator[None]:
 
         def enter(part: nn.Module, _: Any, name: str = name) -> None:
             layers.append((name, part))
+            layers.entered += 1
 
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
     try:

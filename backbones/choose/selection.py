@@ -1,0 +1,127 @@
+"""What `select` answers: candidates, every figure with where it comes from, and why one of them is recommended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Tag = Literal["paper", "publisher", "analytic", "measured here", "predicted"]
+Sort = Literal["top1", "latency", "madds", "params", "memory"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number and where it comes from."""
+
+    value: float
+    tag: Tag
+    low: float | None = None
+    """nine of ten predictions lie from here"""
+    high: float | None = None
+    source: str = ""
+    """table of the paper, weights of the publisher, or what is to be said against a measurement"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network at one size of images."""
+
+    network: str
+    img_size: int
+    year: int
+    params: Figure
+    madds: Figure
+    """of one image"""
+    memory: Figure
+    """bytes of weights, maps and working copies at the worst moment of inference on the CPU, for the batch"""
+    top1: Figure | None
+    """in percent, under the protocol of the selection; None where nobody states it"""
+    latency: Figure | None = None
+    """milliseconds of a batch: nine of ten runs take no longer where it is measured, half of them where predicted"""
+
+    def asdict(self) -> dict[str, Any]:
+        """One column per figure, and one for where it comes from."""
+        row: dict[str, Any] = {"network": self.network, "img_size": self.img_size, "year": self.year}
+        for what in ("top1", "params", "madds", "memory", "latency"):
+            figure: Figure | None = getattr(self, what)
+            row |= {what: figure and figure.value, f"{what}_from": figure and figure.tag}
+            if what == "latency":
+                row |= {"latency_low": figure and figure.low, "latency_high": figure and figure.high}
+        return row
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One constraint of the question."""
+
+    what: str
+    most: float
+    shown: Callable[[float], str]
+
+    def excess(self, candidate: Candidate) -> float:
+        """How many times too much; up to 1 is within."""
+        figure: Figure = getattr(candidate, self.what)
+        return figure.value / self.most
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A network that one constraint alone keeps out, though it is better than the one recommended."""
+
+    candidate: Candidate
+    limit: Limit
+    remedy: str
+    """what would make it fit, or nothing"""
+
+    def __str__(self) -> str:
+        figure: Figure = getattr(self.candidate, self.limit.what)
+        shown = self.limit.shown
+        needs = f"{self.limit.what} {shown(figure.value)} ({figure.tag}), allowed {shown(self.limit.most)}"
+        return f"{self.candidate.network}: {needs}{'; ' if self.remedy else ''}{self.remedy}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The answer."""
+
+    feasible: tuple[Candidate, ...]
+    """all that fit, best first; a latency is measured or predicted as it says"""
+    front: tuple[str, ...]
+    """those of them that no other beats in accuracy and cost together"""
+    recommended: Candidate
+    reason: str
+    misses: tuple[Miss, ...]
+    protocol: str
+    """how all accuracies were taken"""
+
+    def asdict(self) -> dict[str, Any]:
+        return {
+            "recommended": self.recommended.asdict(),
+            "reason": self.reason,
+            "protocol": self.protocol,
+            "front": list(self.front),
+            "feasible": [c.asdict() for c in self.feasible],
+            "misses": [str(m) for m in self.misses],
+        }
+
+
+def key(sort: Sort) -> Callable[[Candidate], tuple[float, float]]:
+    """Best first; of equals, the one with fewer multiply-adds."""
+
+    def best(candidate: Candidate) -> tuple[float, float]:
+        figure: Figure | None = getattr(candidate, sort)
+        if figure is None:
+            return float("inf"), candidate.madds.value
+        return (-figure.value if sort == "top1" else figure.value), candidate.madds.value
+
+    return best
+
+
+def front(candidates: Sequence[Candidate], cost: str) -> tuple[str, ...]:
+    """Those that no other beats: none is as accurate or more at the same cost or less, and better in one of the two."""
+    kept, best = [], float("-inf")
+    with_both = [c for c in candidates if c.top1 and getattr(c, cost)]
+    for c in sorted(with_both, key=lambda c: (getattr(c, cost).value, -(c.top1.value if c.top1 else 0))):
+        if c.top1 and c.top1.value > best:
+            best = c.top1.value
+            kept.append(c.network)
+    return tuple(kept)

@@ -1,0 +1,243 @@
+"""Selection by budget and predicted latency: against brute force, known laws, and a machine that we make up."""
+
+import json
+import random
+from collections.abc import Iterable
+from math import exp, log, sqrt
+from typing import Any
+
+import pytest
+import torch
+
+from backbones import catalog, create_model, model_info, protocols, units
+from backbones.build import build_on_meta
+from backbones.choose import selecting
+from backbones.choose.latency import Failure, Latency, Setting
+from backbones.choose.prediction import MODULE, Prediction, calibrate, features, fit
+from backbones.choose.probing import Prober, module_seconds
+from backbones.choose.selecting import select
+from backbones.cli import main
+from backbones.cost import measure_cost
+from backbones.cost.calls import calls, made
+
+IMAGENET = [e for e in catalog.load().values() if e["num_classes"] == 1000]
+
+
+def top1(entry: catalog.Entry, protocol: str = "one-crop") -> float | None:
+    own = [a["top1"] for a in protocols.accuracies(entry, protocol) if a["input_size"] == entry["input_size"][1]]
+    return max(own, default=None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_most_accurate_within_a_budget(seed: int) -> None:
+    """Against a plain loop over the catalog."""
+    draw = random.Random(seed)
+    limits = {
+        "params": 10 ** draw.uniform(6.3, 8),
+        "madds": 10 ** draw.uniform(8, 10.3),
+        "cpu_memory": 10 ** draw.uniform(7.5, 9),
+    }
+    year = draw.choice([None, 2015, 2017])
+    fit_ = {
+        e["name"]: top1(e)
+        for e in IMAGENET
+        if all(e["measured"][what] <= most for what, most in limits.items())
+        and top1(e) is not None
+        and e["paper"]["year"] >= (year or 0)
+    }
+    asked = {"max_params": limits["params"], "max_madds": limits["madds"], "max_memory": limits["cpu_memory"]}
+    if not fit_:
+        with pytest.raises(LookupError, match=r"no network fits; the nearest: \w+"):
+            select(**asked, min_year=year)
+        return
+    found = select(**asked, min_year=year)
+    assert {c.network: c.top1.value for c in found.feasible} == fit_
+    assert found.recommended.top1.value == max(fit_.values())
+    beaten = lambda c: any(  # noqa: E731
+        o.top1.value >= c.top1.value
+        and o.madds.value <= c.madds.value
+        and (o.top1.value, o.madds.value) != (c.top1.value, c.madds.value)
+        for o in found.feasible
+    )
+    front = {(c.top1.value, c.madds.value) for c in found.feasible if not beaten(c)}
+    assert {(c.top1.value, c.madds.value) for c in found.feasible if c.network in found.front} == front
+    for miss in found.misses:
+        entry = catalog.load()[miss.candidate.network]
+        over = [w for w, most in limits.items() if entry["measured"][w] > most]
+        assert [miss.limit.what] == [w.removeprefix("cpu_") for w in over]
+        assert top1(entry) > found.recommended.top1.value or entry["measured"]["madds"] < found.recommended.madds.value
+
+
+def test_what_a_smaller_image_would_cost() -> None:
+    found = select(max_madds=600e6)
+    remedies = {miss.candidate.network: miss.remedy for miss in found.misses if miss.remedy}
+    assert remedies
+    for name, remedy in remedies.items():
+        side = int(remedy.removeprefix("would fit at ").split()[0])
+        variant = model_info(name)
+        at = [measure_cost(build_on_meta(variant, {}), (3, s, s)).madds for s in (side, side + selecting.STEP)]
+        assert at[0] <= 600e6 < at[1], name
+
+
+def test_promises_weights_and_protocols() -> None:
+    found = select(weights_available=True, can="output_stride")
+    assert found.protocol.startswith("publisher: ")
+    for c in found.feasible:
+        entry = catalog.load()[c.network]
+        assert entry["weights"]
+        assert "output_stride" not in entry["cannot"]
+        assert c.top1.tag == "publisher"
+    assert {c.top1.tag for c in select(protocol="10-crops").feasible} == {"paper"}
+    assert select(sort="params").recommended.network == min(IMAGENET, key=lambda e: e["measured"]["params"])["name"]
+    for wrong, message in (
+        ({"sort": "size"}, "give one of"),
+        ({"can": "fly"}, "the promises are"),
+        ({"max_params": -1.0}, "more than zero"),
+        ({"protocol": "two crops"}, "give one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            select(**wrong)
+    with pytest.raises(LookupError, match="ask for less"):
+        select(min_year=2050)
+
+
+class FakeMachine:
+    """Runs every network at a known speed; predictions are off by up to 12 %."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: Iterable[str] = ()) -> None:
+        self.known: dict[Setting, Latency] = {}
+        self.broken, self.asked = set(broken), list[str]()
+        monkeypatch.setattr(selecting, "Cache", lambda *_: self)
+        monkeypatch.setattr(selecting, "measure", self.measure)
+        monkeypatch.setattr(selecting, "predict", self.predict)
+
+    @staticmethod
+    def truth(name: str) -> float:
+        return sqrt(catalog.load()[name]["measured"]["madds"]) / 1000 * (1 + random.Random(name).random())
+
+    def read(self, settings: Iterable[Setting], runs: int) -> dict[Setting, Latency]:
+        return {s: self.known[s] for s in settings if s in self.known}
+
+    def measure(self, names: Iterable[str], **how: Any) -> dict[str, Latency | Failure]:
+        results: dict[str, Latency | Failure] = {}
+        for name in names:
+            self.asked.append(name)
+            setting = Setting(name, catalog.load()[name]["input_size"][1], **how)
+            results[name] = Failure(setting, "out of memory") if name in self.broken else self.latency(setting)
+        return results
+
+    def latency(self, setting: Setting) -> Latency:
+        ms = self.truth(setting.network)
+        values: dict[str, Any] = dict.fromkeys(Latency.__dataclass_fields__)
+        self.known[setting] = Latency(**{**values, "setting": setting, "p50": ms, "p90": 1.02 * ms, "flags": ()})
+        return self.known[setting]
+
+    def predict(self, settings: Iterable[Setting], *_: Any) -> dict[Setting, Prediction]:
+        off = {s: 1 + 0.12 * random.Random(s.network + "x").uniform(-1, 1) for s in settings}
+        return {
+            s: Prediction(s, e * self.truth(s.network), *(e * self.truth(s.network) * k for k in (0.85, 1.15)), 1.0)
+            for s, e in off.items()
+        }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_recommended_has_been_measured(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(seed)
+    most, max_params = draw.uniform(15, 120), draw.choice([None, 10 ** draw.uniform(6.5, 8)])
+    machine = FakeMachine(monkeypatch)
+    found = select(max_latency=most, max_params=max_params, threads=1)
+    assert found.recommended.latency.tag == "measured here"
+    can = [e for e in IMAGENET if top1(e) and e["measured"]["params"] <= (max_params or 1e12)]
+    within = [e for e in can if 1.02 * machine.truth(e["name"]) <= most]
+    assert found.recommended.top1.value == max(top1(e) for e in within)
+    assert len(machine.asked) < len(can) / 2
+    before = len(machine.asked)
+    assert select(max_latency=most, max_params=max_params, threads=1).recommended == found.recommended
+    assert len(machine.asked) == before  # the second question asks the machine nothing
+
+
+def test_the_fastest_and_the_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    fastest = sorted((e["name"] for e in IMAGENET), key=FakeMachine.truth)
+    machine = FakeMachine(monkeypatch, broken=fastest[:1])
+    assert select(sort="latency", threads=1).recommended.network == fastest[1]
+    assert fastest[0] in machine.asked
+    with pytest.raises(LookupError, match="no network fits; the nearest"):
+        select(max_latency=0.001, threads=1)
+
+
+def test_calibration() -> None:
+    assert calibrate([]) == (1.0, 1.5)
+    factor, spread = calibrate([(1.2, 1.0), (2.4, 2.0), (0.6, 0.5)])
+    assert factor == pytest.approx(1.2)
+    assert 1.05 < spread < 1.15  # they agree to the last digit: no less than 5 %, widened for three
+    many = [(exp(random.Random(i).gauss(0, 0.1)), 1.0) for i in range(400)]
+    factor, spread = calibrate(many)
+    assert factor == pytest.approx(1, abs=0.02)
+    assert log(spread) == pytest.approx(0.1645 * 1.1, rel=0.15)  # nine of ten of a normal law
+
+
+def test_features_and_fits() -> None:
+    """The work of all calls is the network's multiply-adds; a law of time is found again."""
+    for name in ("resnet18", "mobilenet_v2", "googlenet", "shufflenet_v1_g3_x1_0"):
+        model = create_model(name)
+        seen = calls(model, (3, 224, 224))
+        assert seen.pop(MODULE) > 20
+        work = sum(
+            n * features(c)[1] for c, n in seen.items() if features(c)[0].startswith(("aten.conv", "aten.addmm"))
+        )
+        assert work == catalog.load()[name]["measured"]["madds"], name
+        law = {c: 1e-6 * features(c)[1] ** 0.9 * features(c)[2] ** 0.1 for c in seen}
+        a, b, c = fit(law)[""]
+        assert (exp(a), b, c) == (
+            pytest.approx(1e-6, rel=0.01),
+            pytest.approx(0.9, abs=0.01),
+            pytest.approx(0.1, abs=0.01),
+        )
+
+
+def test_calls_can_be_made_again() -> None:
+    """Every call of a few networks, with real tensors: the last one gives the logits' shape."""
+    for name in ("resnet20_cifar", "squeezenet1_1", "se_shufflenet_v1_g3_x1_0", "vgg11_lrn"):
+        variant = model_info(name)
+        seen = list(calls(build_on_meta(variant, {}), variant.input_size, 2))
+        with torch.inference_mode():
+            outs = [
+                made(call, lambda shape, strides, dtype, _: torch.zeros(shape, dtype=dtype))()
+                for call in seen
+                if call != MODULE
+            ]
+        shapes = [tuple(out.shape) for out in outs if isinstance(out, torch.Tensor)]
+        assert (2, variant.num_classes) in shapes or (2, variant.num_classes, 1, 1) in shapes, name
+
+
+def test_probes() -> None:
+    """What there is no time for is left out, the last ones first; a larger call takes longer."""
+    relu = [f'["aten.relu.default", [{{"t": [[{n}], [1], "float32", false]}}], {{}}]' for n in (10, 10_000_000)]
+    with torch.inference_mode():
+        prober = Prober("cpu")
+        small, large = prober.times(relu, 0.5)
+        assert 0 < small < large
+        assert prober.times(relu, -1.0) == [None, None]
+        assert 0 < module_seconds() < 1e-3
+
+
+def test_units() -> None:
+    assert [units.parse(t) for t in ("5M", "600 M", "1.5G", "3e6", "12k")] == [5e6, 6e8, 1.5e9, 3e6, 12e3]
+    assert [units.parse(t, "B") for t in ("200MB", "16GiB", "1K", "7")] == [2e8, 16 * 2**30, 1e3, 7]
+    assert [units.parse(t, "s") for t in ("20ms", "0.5s", "7us")] == [0.02, 0.5, pytest.approx(7e-6)]
+    for text, unit in (("5X", ""), ("", "B"), ("20", "s"), ("0", ""), ("-3", ""), ("1.2.3M", "")):
+        with pytest.raises(ValueError, match=r"no amount|nothing|could not"):
+            units.parse(text, unit)
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def cli(*args: str) -> str:
+        monkeypatch.setattr("sys.argv", ["backbones", *args])
+        main()
+        return capsys.readouterr().out
+
+    found = json.loads(cli("select", "--max-params", "5M", "--max-madds", "600M", "--format", "json"))
+    assert found["recommended"]["params"] <= 5e6
+    assert {c["top1_from"] for c in found["feasible"]} <= {"paper", "publisher"}
+    table = cli("select", "--max-params", "5M", "--max-madds", "600M")
+    assert f"take {found['recommended']['network']}: the most accurate of" in table
