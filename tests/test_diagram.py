@@ -227,3 +227,10 @@ def test_the_command_writes_picture_and_data(
     names = {row["name"] for row in rows if row["what"] == "node"}
     assert {row[end] for row in rows if row["what"] == "edge" for end in ("source", "target")} == names
     assert json.loads(json.dumps(graph.rows())) == graph.rows()
+
+
+@pytest.mark.parametrize("stage", [None, ""])
+def test_a_single_layer(stage: str | None) -> None:
+    graph = diagram.graph(measure_cost(nn.Conv2d(3, 4, 3), (3, 8, 8)), "alone", stage)
+    assert titles(graph) == {("image", title := "conv 3x3, 4" if stage == "" else "network"), (title, "output")}
+    ElementTree.fromstring(diagram.draw(graph))

@@ -16,12 +16,12 @@ class Part:
     """The stem, a stage, the head; in a foreign network a top-level part, or a run of equal ones."""
 
     names: tuple[str, ...]
-    """dotted paths"""
+    """dotted paths; "" where the network itself computes"""
     units: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        return self.names[0] if len(self.names) == 1 else f"{self.names[0]} to {self.names[-1]}"
+        return (self.names[0] or "network") if len(self.names) == 1 else f"{self.names[0]} to {self.names[-1]}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Anatomy:
             members = [*waiting, *(entry[1:] for entry in run)]
             waiting = members if not waiting and self._only_pools(members) else []
             if not waiting:
-                yield Part(tuple(name for name, _ in members if name), tuple(i for _, some in members for i in some))
+                yield Part(tuple(name for name, _ in members if name) or ("",), tuple(i for _, some in members for i in some))
 
     def _only_pools(self, members: Sequence[tuple[str, list[int]]]) -> bool:
         """A pooling between two parts opens the second."""
