@@ -104,4 +104,4 @@ def _is_small(unit: Unit) -> bool:
 
 
 def _short(unit: Unit) -> str:
-    return unit.name + unit.settings
+    return ", ".join(filter(None, (unit.name + unit.settings, unit.details)))
