@@ -81,7 +81,8 @@ class Anatomy:
             members = [*waiting, *(entry[1:] for entry in run)]
             waiting = members if not waiting and self._only_pools(members) else []
             if not waiting:
-                yield Part(tuple(name for name, _ in members if name) or ("",), tuple(i for _, some in members for i in some))
+                names = tuple(name for name, _ in members if name) or ("",)
+                yield Part(names, tuple(i for _, some in members for i in some))
 
     def _only_pools(self, members: Sequence[tuple[str, list[int]]]) -> bool:
         """A pooling between two parts opens the second."""
