@@ -145,7 +145,7 @@ class _Timed:
     def __init__(self, batch_size: int, threads: int | None, device: str) -> None:
         self._how: dict[str, Any] = {"batch_size": batch_size, "threads": threads or machine.cores(), "device": device}
         self._cache = Cache(machine.this(device), machine.versions())
-        self._failed: set[str] = set()
+        self._failed, self._repeated = set[str](), set[str]()
 
     def until_known(self, candidates: list[Candidate], limits: list[Limit], most: float, sort: Sort) -> list[Candidate]:
         """The candidates with their latencies; the best that fits has been measured."""
@@ -154,10 +154,18 @@ class _Timed:
             candidates = self._with_latencies([c for c in candidates if c.network not in self._failed])
             could = [c for c in candidates if c.latency and (c.latency.low or c.latency.value) <= most]
             could = sorted((c for c in could if all(limit.excess(c) <= 1 for limit in limits)), key=key(sort))
-            if not could or _measured(could[0]):
+            if not could or (_measured(could[0]) and not self._doubtful(could[0])):
                 return candidates
+            if _measured(could[0]):
+                self._measure([could[0].network], fresh=True)
+                self._repeated.add(could[0].network)
+                continue
             until = next((i for i, c in enumerate(could) if _measured(c)), len(could))
             self._measure(c.network for c in could[: min(until, TOGETHER)])
+
+    def _doubtful(self, candidate: Candidate) -> bool:
+        """Whether something is said against its measurement, and it was not yet repeated."""
+        return bool(candidate.latency and candidate.latency.source) and candidate.network not in self._repeated
 
     def _anchor(self, candidates: list[Candidate]) -> None:
         """A few measured ones, from the fastest to the slowest, show how far sums of operators are off."""
@@ -168,8 +176,8 @@ class _Timed:
             places = [round(i * (len(by_cost) - 1) / max(wanted - 1, 1) * 0.8) for i in range(wanted)]
             self._measure(by_cost[place].network for place in places)
 
-    def _measure(self, names: Iterable[str]) -> None:
-        for name, result in measure(names, **self._how).items():
+    def _measure(self, names: Iterable[str], fresh: bool = False) -> None:
+        for name, result in measure(names, **self._how, fresh=fresh).items():
             if isinstance(result, Failure):
                 self._failed.add(name)
 
