@@ -68,6 +68,23 @@ def _argument(args: Sequence[Any], index: int, default: Any) -> Any:
     return args[index] if index < len(args) else default
 
 
+def _quickly(func: Any, args: Any) -> Any:
+    """What an operator returns on the meta device, where torch finds that out in Python: half of the time of a pass.
+
+    None for all but three, and where shapes, types or devices differ.
+    """
+    if func not in _SLOW or not args[0].is_meta:
+        return None
+    like = torch.empty_like(args[0])
+    if func is aten.native_batch_norm.default:
+        return None if args[5] else (like, like.new_empty(0), like.new_empty(0))
+    same = all(isinstance(x, Tensor) and (x.shape, x.stride()) == (like.shape, like.stride()) for x in args)
+    return like if same and len({(x.dtype, x.device) for x in args}) == 1 else None
+
+
+_SLOW = {aten.relu.default, aten.add.Tensor, aten.native_batch_norm.default}
+
+
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, knows the geometry of every map computed from `images`."""
 
@@ -84,7 +101,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return geometry if known and known() is x else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = _quickly(func, args)
+        out = func(*args, **(kwargs or {})) if out is None else out
         geometry = self._after(func, args, out)
         for x in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(x, Tensor):
