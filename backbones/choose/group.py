@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from math import ceil
+from statistics import median
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from backbones.choose import machine
 from backbones.choose.latency import Block, Failure, Latency, Setting, drift, flags, percentile, quietest
@@ -20,6 +21,7 @@ SLOW = 4.0  # times as long as when warm: such a block is cut short
 PATIENCE = 30.0  # seconds in which others may finish, in all
 
 Answer = dict[str, Any]
+T = TypeVar("T")
 
 
 class Group:
@@ -46,10 +48,10 @@ class Group:
         self._start()
         self._wait()
         warm = self._each(self._settings, partial(Worker.ask, do="warm"))
-        before = kernel.ask("calibrate")
+        before = self._calibrate(kernel)
         self._run(runs, {setting: told["seconds"] for setting, told in warm.items()})
         around = {
-            "drift": drift(before, kernel.ask("calibrate")),
+            "drift": drift(before, self._calibrate(kernel)),
             "calibration_ms": before,
             "load": load,
             "measured_at": f"{at:%Y-%m-%dT%H:%M:%SZ}",
@@ -84,22 +86,29 @@ class Group:
         while turn := [setting for setting in self._workers if self._lacks(self._blocks[setting])]:
             for setting in turn:
                 count = max(ceil(runs / ROUNDS), int(BLOCK / seconds[setting]))
-                asked = partial(Worker.ask, do="block", runs=count, most=SLOW * count * seconds[setting] + BLOCK)
-                ours = place(setting)["processors"]
-                worked = machine.busy(ours)
-                for told in self._each([setting], asked).values():
-                    block = _block(told, worked, machine.busy(ours), setting.threads)
+                most = SLOW * count * seconds[setting] + BLOCK
+                asked = partial(_watched, setting, do="block", runs=count, most=most)
+                for told, block in self._each([setting], asked).values():
                     self._blocks[setting].append(block)
                     self._peak[setting] = told["peak_memory"]
                     if block.disturbed:
                         self._wait()
+
+    def _calibrate(self, kernel: Worker) -> dict[str, float]:
+        """Milliseconds of each part of the kernel, in a moment that nobody disturbs, if there is one."""
+        seen = [_watched(self._settings[0], kernel, do="calibrate")]
+        while seen[-1][1].disturbed and len(seen) < ROUNDS and self._patience > 0:
+            self._wait()
+            seen.append(_watched(self._settings[0], kernel, do="calibrate"))
+        told, _ = min(seen, key=lambda one: one[1].others or 0.0)
+        return {part: 1000 * median(times) for part, times in told["parts"].items()}
 
     def _lacks(self, blocks: Sequence[Block]) -> bool:
         """Whether another block would help."""
         quiet = sum(not block.disturbed for block in blocks)
         return len(blocks) < ROUNDS or (quiet < ROUNDS and len(blocks) < MOST_ROUNDS and self._patience > 0)
 
-    def _each(self, settings: Iterable[Setting], ask: Callable[[Worker], Answer]) -> dict[Setting, Answer]:
+    def _each(self, settings: Iterable[Setting], ask: Callable[[Worker], T]) -> dict[Setting, T]:
         """The answers, one after another. Who cannot give one is told of and left out from then on."""
         answers = {}
         for setting in [s for s in settings if s in self._workers]:
@@ -132,6 +141,11 @@ def place(setting: Setting) -> dict[str, Any]:
     return {"processors": machine.processors()[: setting.threads], "device": setting.device}
 
 
-def _block(told: Answer, before: float | None, after: float | None, threads: int) -> Block:
+def _watched(setting: Setting, worker: Worker, **asked: Any) -> tuple[Answer, Block]:
+    """The answer, and what others did meanwhile on the processors of the setting."""
+    ours = place(setting)["processors"]
+    before = machine.busy(ours)
+    told = worker.ask(**asked)
+    after = machine.busy(ours)
     others = None if before is None or after is None else after - before - told["own"]
-    return Block.seen(told["seconds"], told["wall"], others, threads)
+    return told, Block.seen(told.get("seconds", []), told["wall"], others, setting.threads)

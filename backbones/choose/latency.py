@@ -115,7 +115,7 @@ def flags(change: float, blocks: Sequence[Block], runs: int, settled: bool) -> t
         said.append(f"the machine drifted by {change:+.0%}")
     if disturbed:
         worst = max(block.others or 0.0 for block in disturbed)
-        said.append(f"others used {worst:.0%} of its processors, in {len(disturbed)} of {len(blocks)} blocks")
+        said.append(f"others used {worst:.0%} of its processors in {len(disturbed)} of {len(blocks)} blocks")
     if (few := sum(len(block.seconds) for block in blocks)) < runs:
         said.append(f"only {few} of {runs} runs")
     if not settled:

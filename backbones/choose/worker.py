@@ -67,13 +67,10 @@ class Worker:
         return {}
 
     def calibrate(self) -> dict[str, Any]:
-        """Milliseconds of each part of the kernel."""
-        told = {}
-        for part, run in self.parts.items():
-            self._times(run, 1, LEAD)
-            told[part] = 1000 * median(self._times(run, 3, KERNEL))
-        time.sleep(REST)
-        return told
+        """Seconds of runs of each part of the kernel, and as `block` of the whole."""
+        with _Account() as account:
+            parts = {part: self._times(run, 3, KERNEL) for part, run in self.parts.items()}
+        return {"parts": parts, **account.told}
 
     def warm(self) -> dict[str, Any]:
         """Run until two blocks in a row take the same; seconds of one run, and whether it came to that."""
@@ -91,12 +88,10 @@ class Worker:
 
         It stops after `most` seconds: others may slow threads that wait for each other a hundredfold.
         """
-        start, own = time.perf_counter(), time.process_time()
-        self._times(self.run, 1, LEAD)
-        seconds = self._times(self.run, runs, most=most)
-        time.sleep(REST)
-        told = {"seconds": seconds, "wall": time.perf_counter() - start, "own": time.process_time() - own}
-        return {**told, "peak_memory": _peak_memory()}
+        with _Account() as account:
+            self._times(self.run, 1, LEAD)
+            seconds = self._times(self.run, runs, most=most)
+        return {"seconds": seconds, "peak_memory": _peak_memory(), **account.told}
 
     def profile(self, network: str, img_size: int, batch_size: int) -> dict[str, int]:
         """How often the network makes each operator call."""
@@ -138,6 +133,18 @@ class Worker:
             torch.accelerator.synchronize(device)
 
         return finished
+
+
+class _Account:
+    """Seconds that a `with` block took, by the clock and of the processors' time, until no thread is busy any more."""
+
+    def __enter__(self) -> "_Account":
+        self._wall, self._own = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(REST)
+        self.told = {"wall": time.perf_counter() - self._wall, "own": time.process_time() - self._own}
 
 
 def main() -> None:
