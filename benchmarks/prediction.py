@@ -51,7 +51,8 @@ def compare(threads: int) -> tuple[dict[str, Latency], dict[str, Prediction], di
     print(
         f"  {sum(inside) / len(inside):.0%} inside their interval, probes took {median(p.probed for p in told.values()):.0%}"
     )
-    print(f"- from multiply-adds alone: {errors([(rate * madds[n], measured[n].p50) for n in rest])}")
+    by_madds = [(rate * madds[n], measured[n].p50) for n in rest]
+    print(f"- from multiply-adds alone: {errors(by_madds)}")
     return measured, predicted, {name: rate * madds[name] for name in measured}
 
 
