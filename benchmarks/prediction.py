@@ -46,11 +46,11 @@ def compare(threads: int) -> tuple[dict[str, Latency], dict[str, Prediction], di
     predicted = {name: told[setting] for name, setting in settings.items()}
     rest = [name for name in measured if name not in anchors]
     inside = [p.low <= measured[n].p50 <= p.high for n, p in predicted.items() if n in rest]
-    print(f"\n{threads} threads, {len(rest)} networks, {len(anchors)} more as anchors ({', '.join(anchors)}):\n")
-    print(f"- from operators: {errors([(predicted[n].ms, measured[n].p50) for n in rest])};")
-    print(
-        f"  {sum(inside) / len(inside):.0%} inside their interval, probes took {median(p.probed for p in told.values()):.0%}"
-    )
+    off = [(predicted[n].ms, measured[n].p50) for n in rest]
+    probed = median(p.probed for p in told.values())
+    print(f"\n{threads} threads, {len(rest)} networks; known beforehand: {', '.join(anchors)}\n")
+    print(f"- from operators: {errors(off)};")
+    print(f"  {sum(inside) / len(inside):.0%} inside their interval; {probed:.0%} of the time timed call by call")
     by_madds = [(rate * madds[n], measured[n].p50) for n in rest]
     print(f"- from multiply-adds alone: {errors(by_madds)}")
     return measured, predicted, {name: rate * madds[name] for name in measured}

@@ -178,6 +178,7 @@ def pictures() -> list["Picture"]:
         draw_timeline(everything),
         draw_stages(WELL_KNOWN),
         draw_scaling(SWEEPS),
+        *(draw_diagram(name, None) for name in WELL_KNOWN),
     ]
 
 
