@@ -232,3 +232,22 @@ def test_foreign_modules() -> None:
     with FlopCounterMode(display=False) as flops:
         Attends().to("meta")(torch.empty(1, 5, 8, device="meta"))
     assert measure_cost(Attends(), (5, 8)).madds == flops.get_total_flops() / 2 > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
+def test_memory_is_what_the_gpu_saw(name: str) -> None:
+    model = create_model(name).cuda().eval()
+    shape, before = model.variant.input_size, torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        images = torch.zeros(16, *shape, device="cuda")
+        logits = model(images)
+    seen = torch.cuda.max_memory_allocated() - before
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    assert inference_memory(model, shape, batch_size=16, device="cuda") == pytest.approx(weights + seen, rel=0.1)
+    del images, logits
+    told = training_memory(model, shape, batch_size=16, optimizer="sgd")
+    torch.cuda.reset_peak_memory_stats()
+    model.train()(torch.zeros(16, *shape, device="cuda")).sum().backward()
+    assert told.peak == pytest.approx(weights + torch.cuda.max_memory_allocated() - before, rel=0.15)

@@ -148,8 +148,12 @@ def test_what_is_recommended_has_been_measured(seed: int, monkeypatch: pytest.Mo
     found = select(max_latency=most, max_params=max_params, threads=1)
     assert found.recommended.latency.tag == "measured here"
     can = [e for e in IMAGENET if top1(e) and e["measured"]["params"] <= (max_params or 1e12)]
-    within = [e for e in can if 1.02 * machine.truth(e["name"]) <= most]
-    assert found.recommended.top1.value == max(top1(e) for e in within)
+    assert 1.02 * machine.truth(found.recommended.network) <= most
+    for entry in can:
+        if top1(entry) > found.recommended.top1.value:  # too slow, as was measured, or else as was predicted
+            name = entry["name"]
+            (guess,) = machine.predict([Setting(name, 224, 1, 1, "cpu")]).values()
+            assert (1.02 * machine.truth(name) if name in machine.asked else guess.ms) > most
     assert len(machine.asked) < len(can) / 2
     before = len(machine.asked)
     assert select(max_latency=most, max_params=max_params, threads=1).recommended == found.recommended

@@ -19,7 +19,7 @@ CLASSES = 1000
 """ImageNet-1k's: accuracies on other data compare with none of these"""
 ANCHORS = 5
 """networks measured before any prediction is believed"""
-TOGETHER = 3
+TOGETHER = 2
 """networks measured at a time until the best is known"""
 MISSES, STEP, SMALLEST = 5, 32, 96
 SHOWN: Mapping[str, Any] = {
@@ -152,7 +152,7 @@ class _Timed:
         self._anchor(candidates)
         while True:
             candidates = self._with_latencies([c for c in candidates if c.network not in self._failed])
-            could = [c for c in candidates if c.latency and (c.latency.low or c.latency.value) <= most]
+            could = [c for c in candidates if c.latency and c.latency.value <= most]
             could = sorted((c for c in could if all(limit.excess(c) <= 1 for limit in limits)), key=key(sort))
             if not could or (_measured(could[0]) and not self._doubtful(could[0])):
                 return candidates
@@ -215,6 +215,8 @@ def _remedy(candidate: Candidate, limit: Limit) -> str:
     """The largest smaller image at which it would fit: counted for multiply-adds, by the multiply-adds for latency."""
     if limit.what not in ("madds", "latency"):
         return ""
+    if limit.what == "latency" and candidate.latency and (candidate.latency.low or inf) <= limit.most:
+        return f"it might fit: from {candidate.latency.low:.3g} ms; `backbones bench` would tell"
     least = max(catalog.load()[candidate.network]["measured"]["min_size"], SMALLEST)
     start = int(candidate.img_size / sqrt(limit.excess(candidate)) / STEP + 1) * STEP  # cost is nearly that of the area
     for size in range(start, least - 1, -STEP):
