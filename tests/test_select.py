@@ -118,7 +118,7 @@ class FakeMachine:
     def read(self, settings: Iterable[Setting], runs: int) -> dict[Setting, Latency]:
         return {s: self.known[s] for s in settings if s in self.known}
 
-    def measure(self, names: Iterable[str], **how: Any) -> dict[str, Latency | Failure]:
+    def measure(self, names: Iterable[str], fresh: bool, **how: Any) -> dict[str, Latency | Failure]:
         results: dict[str, Latency | Failure] = {}
         for name in names:
             self.asked.append(name)
@@ -148,12 +148,12 @@ def test_what_is_recommended_has_been_measured(seed: int, monkeypatch: pytest.Mo
     found = select(max_latency=most, max_params=max_params, threads=1)
     assert found.recommended.latency.tag == "measured here"
     can = [e for e in IMAGENET if top1(e) and e["measured"]["params"] <= (max_params or 1e12)]
-    assert 1.02 * machine.truth(found.recommended.network) <= most
+    assert 1.05 * 1.02 * machine.truth(found.recommended.network) <= most
     for entry in can:
         if top1(entry) > found.recommended.top1.value:  # too slow, as was measured, or else as was predicted
             name = entry["name"]
             (guess,) = machine.predict([Setting(name, 224, 1, 1, "cpu")]).values()
-            assert (1.02 * machine.truth(name) if name in machine.asked else guess.ms) > most
+            assert (1.05 * 1.02 * machine.truth(name) if name in machine.asked else guess.ms) > most
     assert len(machine.asked) < len(can) / 2
     before = len(machine.asked)
     assert select(max_latency=most, max_params=max_params, threads=1).recommended == found.recommended

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from backbones import catalog, protocols, units
 from backbones.choose import machine
 from backbones.choose.cache import Cache
-from backbones.choose.latency import Failure, Latency, Setting
+from backbones.choose.latency import MOST_DRIFT, Failure, Latency, Setting
 from backbones.choose.measuring import measure
 from backbones.choose.prediction import predict
 from backbones.choose.selection import Candidate, Figure, Limit, Miss, Selection, Sort, front, key
@@ -95,7 +95,7 @@ def select(
     if max_latency is not None or sort == "latency":
         within = [c for c in candidates if sum(limit.excess(c) > 1 for limit in quick) <= 1]
         timed = _Timed(batch_size, threads, device)
-        candidates = timed.until_known(within, quick, max_latency or inf, sort)
+        candidates = timed.until_known(within, limits, sort)
     fits = sorted((c for c in candidates if all(limit.excess(c) <= 1 for limit in limits)), key=key(sort))
     if not fits:
         nearest = sorted(candidates, key=lambda c: max(limit.excess(c) for limit in limits))[:3]
@@ -147,13 +147,12 @@ class _Timed:
         self._cache = Cache(machine.this(device), machine.versions())
         self._failed, self._repeated = set[str](), set[str]()
 
-    def until_known(self, candidates: list[Candidate], limits: list[Limit], most: float, sort: Sort) -> list[Candidate]:
+    def until_known(self, candidates: list[Candidate], limits: list[Limit], sort: Sort) -> list[Candidate]:
         """The candidates with their latencies; the best that fits has been measured."""
         self._anchor(candidates)
         while True:
             candidates = self._with_latencies([c for c in candidates if c.network not in self._failed])
-            could = [c for c in candidates if c.latency and c.latency.value <= most]
-            could = sorted((c for c in could if all(limit.excess(c) <= 1 for limit in limits)), key=key(sort))
+            could = sorted((c for c in candidates if all(limit.excess(c) <= 1 for limit in limits)), key=key(sort))
             if not could or (_measured(could[0]) and not self._doubtful(could[0])):
                 return candidates
             if _measured(could[0]):
@@ -200,7 +199,7 @@ def _measured(candidate: Candidate) -> bool:
 
 
 def _measured_figure(latency: Latency) -> Figure:
-    return Figure(latency.p90, "measured here", source="; ".join(latency.flags))
+    return Figure(latency.p90, "measured here", latency.p50, latency.p90 * (1 + MOST_DRIFT), "; ".join(latency.flags))
 
 
 def _misses(better: list[Candidate], limits: list[Limit]) -> Iterable[Miss]:
@@ -215,8 +214,11 @@ def _remedy(candidate: Candidate, limit: Limit) -> str:
     """The largest smaller image at which it would fit: counted for multiply-adds, by the multiply-adds for latency."""
     if limit.what not in ("madds", "latency"):
         return ""
-    if limit.what == "latency" and candidate.latency and (candidate.latency.low or inf) <= limit.most:
-        return f"it might fit: from {candidate.latency.low:.3g} ms; `backbones bench` would tell"
+    latency = candidate.latency
+    if limit.what == "latency" and latency and latency.tag == "measured here" and latency.value <= limit.most:
+        return f"closer than the {MOST_DRIFT:.0%} that the machine may drift unseen"
+    if limit.what == "latency" and latency and latency.tag == "predicted" and (latency.low or inf) <= limit.most:
+        return f"it might fit: from {latency.low:.3g} ms; `backbones bench` would tell"
     least = max(catalog.load()[candidate.network]["measured"]["min_size"], SMALLEST)
     start = int(candidate.img_size / sqrt(limit.excess(candidate)) / STEP + 1) * STEP  # cost is nearly that of the area
     for size in range(start, least - 1, -STEP):

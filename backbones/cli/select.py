@@ -95,7 +95,7 @@ def _short(row: dict[str, object]) -> dict[str, object]:
     short = dict(row)
     for what in ("params", "madds", "memory"):
         short[what] = units.si(float(str(row[what]))) + ("B" if what == "memory" else "")
-    if row["latency_low"] is not None:
+    if row["latency_from"] == "predicted":
         short["latency"] = f"{row['latency']:.3g} ({row['latency_low']:.3g} to {row['latency_high']:.3g})"
     elif row["latency"] is not None:
         short["latency"] = f"{row['latency']:.3g}"
