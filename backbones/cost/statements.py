@@ -5,8 +5,12 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from backbones.cost.naming import NORMS
+
 FOLLOWING = frozenset({"input channels", "map"})
 """what a layer shows of changes elsewhere"""
+CAUSES = ("layer", "channels", "groups", "stride", "dilation", "padding", "bias", "norm", "activation")
+"""what one layer's change may be, that which moves its costs most first"""
 MOST_NAMED = 3
 
 
@@ -56,6 +60,8 @@ class Event(NamedTuple):
 
     word: str
     verb: str
+    cause: str = "layer"
+    """one of CAUSES"""
 
 
 def state(
@@ -92,23 +98,25 @@ def _blocks(changes: Sequence[Changed]) -> list[Statement]:
 
 
 def _layers(changes: Sequence[Changed], convolutions: int) -> list[Statement]:
-    """One statement for each set of blocks in which the same was done."""
+    """One statement for each set of blocks in which the same was done; a change is priced where its cause is told."""
     events: dict[Event, list[Changed]] = {}
+    priced: dict[Event, list[Changed]] = {}
     for change in changes:
-        for event in _events(change):
+        found = list(_events(change))
+        for event in found:
             events.setdefault(event, []).append(change)
+        priced.setdefault(min(found, key=lambda event: CAUSES.index(event.cause)), []).append(change)
     together: dict[tuple[tuple[str, str], ...], list[Event]] = {}
     for event, mine in events.items():
         together.setdefault(tuple(sorted({(c.part, c.block) for c in mine})), []).append(event)
-    found, told = [], set[int]()
+    statements = []
     for some in together.values():
         mine = list({id(c): c for event in some for c in events[event]}.values())
-        new = [c for c in mine if id(c) not in told]
-        told |= {id(c) for c in mine}
+        caused = [c for event in some for c in priced.get(event, ())]
         every = {event for event in some if len(events[event]) == convolutions > 2}
         where = [] if len(every) == len(some) else [_where(mine)]
-        found.append(_statement(" ".join([_words(some, events, every), *where]), new))
-    return found
+        statements.append(_statement(" ".join([_words(some, events, every), *where]), caused))
+    return statements
 
 
 def _events(change: Changed) -> Iterator[Event]:
@@ -121,11 +129,11 @@ def _events(change: Changed) -> Iterator[Event]:
         elif name == "form":
             yield from _reformed(a.split(" · "), b.split(" · "), change.layer)
         elif name == "channels":
-            yield Event("channels", "in")
+            yield Event("channels", "in", name)
         elif name == "bias":
-            yield Event("bias", "added to" if b else "removed from")
+            yield Event("bias", "added to" if b else "removed from", name)
         else:
-            yield Event(f"{name} {a} to {b}", "in")
+            yield Event(f"{name} {a} to {b}", "in", name)
 
 
 def _reformed(a: Sequence[str], b: Sequence[str], layer: str) -> Iterator[Event]:
@@ -137,12 +145,20 @@ def _reformed(a: Sequence[str], b: Sequence[str], layer: str) -> Iterator[Event]
         if other := next((pair for pair in gone if pair[0] == word), None):
             gone.remove(other)
             come.remove((word, side))
-            yield Event(word, f"moved {side}")
+            yield Event(word, f"moved {side}", _cause(word))
+    for side in sides[0]:
+        one, other = (words[side] for words in sides)
+        if one != other and sorted(one) == sorted(other):
+            yield Event(f"{' · '.join(one)} becomes {' · '.join(other)}", side, "norm")
     if len(gone) == len(come) == 1 and gone[0][1] == come[0][1]:
-        yield Event(f"{gone[0][0]} becomes {come[0][0]}", f"{come[0][1]}")
+        yield Event(f"{gone[0][0]} becomes {come[0][0]}", come[0][1], _cause(gone[0][0], come[0][0]))
     else:
-        yield from (Event(word, f"removed {side}") for word, side in gone)
-        yield from (Event(word, f"added {side}") for word, side in come)
+        yield from (Event(word, f"removed {side}", _cause(word)) for word, side in gone)
+        yield from (Event(word, f"added {side}", _cause(word)) for word, side in come)
+
+
+def _cause(*words: str) -> str:
+    return "norm" if set(words) & set(NORMS.values()) else "activation"
 
 
 def _words(some: Sequence[Event], events: Mapping[Event, Sequence[Changed]], every: Container[Event]) -> str:
