@@ -18,6 +18,8 @@ FILE = Path(__file__).with_name("catalog.json")
 TABLE_MARKS = ("<!-- networks: python -m backbones.catalog -->", "<!-- end of networks -->")
 
 COUNTS = ("params", "madds")
+ACCURACY = {"top1": "top1", "size": "input_size"}
+"""columns of a protocol -> what `protocols.accuracies` calls them"""
 COMPARED = ("params", "madds", "activations", "peak_memory")
 
 Entry = Mapping[str, Any]
@@ -42,7 +44,8 @@ def compare(*names: str) -> list[dict[str, Any]]:
     """Networks side by side, one row each; `..._ratio` are against the first.
 
     Accuracies are those that were printed, under a key for each protocol: `top1 one-crop`, `top1 10-crops`. Those that
-    compare with no other are under `other`, in words.
+    compare with no other are under `other`, in words. They are of the network's own image size, as the costs are; where
+    it has none there, its best at another: `size one-crop` is the side of those images.
     """
     if not names:
         raise ValueError("no networks to compare; give their names")
@@ -55,8 +58,9 @@ def compare(*names: str) -> list[dict[str, Any]]:
             row |= {key: value, f"{key}_ratio": value / first}
         for protocol in protocols.PROTOCOLS:
             if any(protocols.accuracies(e, protocol) for e in entries):
-                found = protocols.accuracies(entry, protocol)
-                row[f"top1 {protocol}"] = found[0]["top1"] if found else None
+                known, own = protocols.accuracies(entry, protocol), entry["input_size"][1]
+                found = min(known, key=lambda k: k["input_size"] != own, default=None)
+                row |= {f"{what} {protocol}": found and found[key] for what, key in ACCURACY.items()}
         alone = (c for c in entry["reported"] if c["top1"] is not None and protocols.protocol_of(c) is None)
         row["other"] = "; ".join(f"{c['top1']:.2f} % on {c['data']}, {c['protocol']}" for c in alone)
         rows.append(row)

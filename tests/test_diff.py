@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from itertools import permutations
 
 import pytest
 import torch
@@ -69,6 +70,26 @@ def test_sentences(pair: tuple[str, str]) -> None:
         assert words in sentence, sentence
 
 
+@pytest.mark.parametrize(
+    ("pair", "words", "params", "madds"),
+    [
+        (("googlenet", "googlenet.tv"), "BN added after every convolution", 6_528, 0),
+        (("googlenet", "googlenet.tv"), "conv 5x5 becomes conv 3x3", -380_176, -84_295_680),
+        (("mobilenet_v1", "mobilenet_v2"), "ReLU becomes ReLU6", 0, 0),
+    ],
+)
+def test_a_price_stands_beside_its_cause(pair: tuple[str, str], words: str, params: int, madds: int) -> None:
+    """A norm and an activation multiply nothing; 5x5 filters do."""
+    (found,) = [s for s in diff(*map(cost, pair)).statements if s.text.startswith(words)]
+    assert (found.params, found.madds) == (params, madds)
+
+
+def test_another_order_is_told() -> None:
+    nets = [nn.Sequential(nn.Conv2d(3, 8, 3), *some) for some in permutations((nn.BatchNorm2d(8), nn.ReLU()))]
+    (found,) = diff(*(measure_cost(net, (3, 16, 16)) for net in nets)).statements
+    assert found.text.startswith("BN · ReLU becomes ReLU · BN after conv 3x3")
+
+
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v2", "efficientnet_b0"])
 def test_our_twins_are_torchvisions(name: str) -> None:
     """Modules of other names, nested otherwise, branches in another order: still the same network."""
@@ -108,6 +129,8 @@ def test_compare_keeps_protocols_apart() -> None:
     assert second["top1 10-crops"] is None
     assert second["top1 publisher"] == max(w["top1"] for w in catalog.find("resnet50.tv")["published"])
     assert "CIFAR-10" in rows[-1]["other"]
+    assert (row := compare("senet154")[0])["size one-crop"] == 224 == row["input_size"][1]
+    assert row["top1 one-crop"] == 81.32  # 83.12 at 320
     assert not any(rows[-1][key] for key in rows[-1] if key.startswith("top1 "))
     with pytest.raises(LookupError, match="resnet50"):
         compare("resnet5O")
@@ -123,6 +146,7 @@ def test_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
     assert "top-1, 10-crops" in run("compare", "resnet50", "vgg16", "--format", "md")
     assert json.loads(run("compare", "resnet50", "vgg16", "--format", "json"))[1]["network"] == "vgg16"
+    assert "79.90 % at 320" in run("compare", "senet154", "preact_resnet200")
     assert "17 residual blocks added in stages.2" in run("diff", "resnet50", "resnet101")
     told = json.loads(run("diff", "vgg16", "vgg19", "--format", "json"))
     assert {c["part"] for c in told["changes"] if c["what"] == "added"} == {"stages.2", "stages.3", "stages.4"}

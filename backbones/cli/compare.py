@@ -41,10 +41,15 @@ def compare(names: Positional[tuple[str, ...]], /, format: tables.Format = "tabl
 
 
 def _told(row: Mapping[str, Any], printed: list[str]) -> dict[str, str]:
-    """Costs with their ratio, accuracies with two digits."""
+    """Costs with their ratio, accuracies with two digits, and the side of their images where it is not the network's."""
     unit = {"peak_memory": "B"}
     costs = {key: f"{si(row[key])}{unit.get(key, '')} ({row[f'{key}_ratio']:.3g})" for key in HEADINGS}
-    return {**costs, **{key: f"{row[key]:.2f} %" for key in printed if row[key] is not None}, "year": str(row["year"])}
+    accuracies = {}
+    for key in printed:
+        if row[key] is not None:
+            size = row[key.replace("top1", "size", 1)]
+            accuracies[key] = f"{row[key]:.2f} %{'' if size == row['input_size'][1] else f' at {size}'}"
+    return {**costs, **accuracies, "year": str(row["year"])}
 
 
 def diff(
