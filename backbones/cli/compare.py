@@ -41,7 +41,7 @@ def compare(names: Positional[tuple[str, ...]], /, format: tables.Format = "tabl
 
 
 def _told(row: Mapping[str, Any], printed: list[str]) -> dict[str, str]:
-    """Costs with their ratio, accuracies with two digits, and the side of their images where it is not the network's."""
+    """Costs with their ratio; accuracies with two digits, and the side of their images where it is another."""
     unit = {"peak_memory": "B"}
     costs = {key: f"{si(row[key])}{unit.get(key, '')} ({row[f'{key}_ratio']:.3g})" for key in HEADINGS}
     accuracies = {}
