@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from backbones import cli, create_model, model_info
+from backbones.cli.diagram import draw_diagram
 from backbones.cost import Cost, measure_cost
 from backbones.plots import diagram
 from backbones.plots.diagram import Graph
@@ -209,6 +210,11 @@ def test_parts_of_foreign_networks() -> None:
 def test_unknown_parts() -> None:
     with pytest.raises(LookupError, match=r"no part 'stages.7'; its parts are stem, stages.0, .*head"):
         diagram.graph(cost("resnet18"), "", "stages.7")
+    with pytest.raises(LookupError, match=r"'layer1.0.bn1' has no box of its own.* that of 'layer1.0.conv1'; give"):
+        diagram.graph(cost("torchvision resnet18"), "", "layer1.0.bn1")
+    assert diagram.graph(cost("torchvision resnet18"), "", "layer1.0.conv1").node("out")
+    with pytest.raises(ValueError, match="Identity computes nothing"):
+        diagram.graph(measure_cost(nn.Identity(), (3, 8, 8)), "")
 
 
 def test_the_command_writes_picture_and_data(
@@ -227,6 +233,11 @@ def test_the_command_writes_picture_and_data(
     names = {row["name"] for row in rows if row["what"] == "node"}
     assert {row[end] for row in rows if row["what"] == "edge" for end in ("source", "target")} == names
     assert json.loads(json.dumps(graph.rows())) == graph.rows()
+
+
+def test_each_drawing_has_a_name_of_its_own() -> None:
+    names = [draw_diagram("lenet5", stage).name for stage in (None, "", "stages.0")]
+    assert names == ["diagram-lenet5", "diagram-lenet5-all", "diagram-lenet5-stages.0"]
 
 
 @pytest.mark.parametrize("stage", [None, ""])

@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import catalog, cli, compare, create_model, model_info
 from backbones.cost import Cost, diff, measure_cost
@@ -108,6 +108,38 @@ def test_a_known_change() -> None:
         ("changed", "conv 5x5", "conv 3x3 becomes conv 5x5", 8 * 8 * (25 - 9)),
         ("added", "max pool 2x2", "", 0),
     ]
+
+
+def test_long_chains() -> None:
+    """Longer than Python's stack is deep."""
+
+    def chain(length: int) -> Cost:
+        with torch.device("meta"):
+            return measure_cost(nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(length))), (3, 4, 4))
+
+    assert diff(chain(1_100), chain(1_101)).params == (1_100 * 12, 1_101 * 12)
+
+
+def test_nothing_to_compare() -> None:
+    nothing = measure_cost(nn.Identity(), (3, 8, 8))
+    with pytest.raises(ValueError, match="Identity computes nothing from its image; give"):
+        diff(nothing, nothing)
+
+
+class Weighted(nn.Module):
+    """A convolution whose weight is computed before the image is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight.exp())
+
+
+def test_the_image_is_what_is_read_first_of_it() -> None:
+    found = diff(*(measure_cost(Weighted(), (3, side, side)) for side in (8, 16)))
+    assert found.statements[0].text == "image 3 x 8 x 8 to 3 x 16 x 16"
 
 
 def test_alignment_keeps_order_and_finds_the_most_alike() -> None:

@@ -14,5 +14,6 @@ def draw_diagram(network: str, stage: str | None = None) -> "Picture":
 
     title = network if not stage else f"{network} \N{MIDDLE DOT} {stage}"
     graph = diagram.graph(measure_cost(*find(network)), title, stage)
-    name = "-".join(filter(None, ("diagram", network.replace(":", "-").replace("/", "-"), stage)))
+    shown = [] if stage is None else [stage or "all"]
+    name = "-".join(["diagram", network.replace(":", "-").replace("/", "-"), *shown])
     return Picture(name, title, graph.rows(), lambda theme: diagram.draw(graph, dark=theme is DARK))

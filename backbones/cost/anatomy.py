@@ -35,9 +35,12 @@ class Block:
 
 
 class Anatomy:
-    """Of one network, from a `Cost`."""
+    """Of one network, from a `Cost`. ValueError where it computes nothing from its image: there is nothing to show."""
 
     def __init__(self, cost: Cost) -> None:
+        if not any(-1 in operator.inputs for operator in cost.operators):
+            kind = cost.kinds.get("", "the network")
+            raise ValueError(f"{kind} computes nothing from its image; give a module that does")
         self.operators, self.kinds, self.names = cost.operators, cost.kinds, cost.names
         self.tree = Tree(self.operators, self.kinds)
         self.units: tuple[Unit, ...] = units(self.operators, self.tree)
@@ -56,10 +59,15 @@ class Anatomy:
         return found
 
     def inside(self, path: str) -> list[int]:
-        """The units of a part of the network, by its dotted path. LookupError where nothing is called so."""
-        if path and not self.tree.within(path):
+        """The units of a part of the network, by its dotted path. LookupError where it has none of its own."""
+        ran = set(self.tree.within(path))
+        if path and not ran:
             raise LookupError(f"the network has no part {path!r}; its parts are {', '.join(self.part_names())}")
-        return [i for i, unit in enumerate(self.units) if path in ancestors(unit.main.layer)]
+        found = [i for i, unit in enumerate(self.units) if path in ancestors(unit.main.layer)]
+        if not found:
+            layer = next(unit.main.layer for unit in self.units if ran.intersection(unit.operators))
+            raise LookupError(f"{path!r} has no box of its own, it is drawn in that of {layer!r}; give that")
+        return found
 
     def part_names(self) -> list[str]:
         return [name for part in self.parts for name in part.names]

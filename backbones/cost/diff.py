@@ -271,21 +271,18 @@ def _sorted(anatomy: Anatomy, block: Block | None) -> list[Unit]:
     """What is read before what reads it, the longest branch first."""
     if block is None:
         return []
-    inside, depth = set(block.units), dict[int, int]()
+    inside, depth, done = set(block.units), dict[int, int](), list[int]()
     for i in block.units:
         depth[i] = 1 + max((depth[r] for r in anatomy.units[i].reads if r in depth), default=0)
     read = {r for i in block.units for r in anatomy.units[i].reads}
-    done = dict[int, None]()
-
-    def visit(i: int) -> None:
-        for r in sorted(inside.intersection(anatomy.units[i].reads), key=lambda r: (-depth[r], r)):
-            if r not in done:
-                visit(r)
-        done[i] = None
-
-    for i in block.units:
-        if i not in read:
-            visit(i)
+    waiting = [i for i in reversed(block.units) if i not in read]
+    entered = set(waiting)
+    while waiting:
+        if before := inside.intersection(anatomy.units[waiting[-1]].reads) - entered:
+            waiting.append(min(before, key=lambda r: (-depth[r], r)))
+            entered.add(waiting[-1])
+        else:
+            done.append(waiting.pop())
     return [anatomy.units[i] for i in done]
 
 

@@ -146,10 +146,10 @@ def _reformed(a: Sequence[str], b: Sequence[str], layer: str) -> Iterator[Event]
             gone.remove(other)
             come.remove((word, side))
             yield Event(word, f"moved {side}", _cause(word))
-    for side in sides[0]:
-        one, other = (words[side] for words in sides)
-        if one != other and sorted(one) == sorted(other):
-            yield Event(f"{' · '.join(one)} becomes {' · '.join(other)}", side, "norm")
+    for side, before in sides[0].items():
+        after = sides[1][side]
+        if before != after and sorted(before) == sorted(after):
+            yield Event(f"{' · '.join(before)} becomes {' · '.join(after)}", side, "norm")
     if len(gone) == len(come) == 1 and gone[0][1] == come[0][1]:
         yield Event(f"{gone[0][0]} becomes {come[0][0]}", come[0][1], _cause(gone[0][0], come[0][0]))
     else:
