@@ -51,7 +51,7 @@ def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
         ]
     else:
         found = [
-            {**claim, "how": claim["protocol"], "tag": _tag(claim["source"])}
+            {**claim, "how": claim["protocol"], "tag": stated_by(claim)}
             for claim in entry["reported"]
             if claim["top1"] is not None and protocol_of(claim) == protocol
         ]
@@ -62,8 +62,9 @@ def accuracies(entry: Mapping[str, Any], protocol: str) -> list[dict[str, Any]]:
     )
 
 
-def _tag(source: str) -> str:
-    return "publisher" if source.startswith("authors'") else "paper"
+def stated_by(claim: Mapping[str, Any]) -> str:
+    """Paper, or publisher: a claim of the catalog may be from a release of the authors."""
+    return "publisher" if claim["source"].startswith("authors'") else "paper"
 
 
 def most(entries: Iterable[Mapping[str, Any]]) -> str:

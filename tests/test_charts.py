@@ -128,6 +128,8 @@ def test_timeline_keeps_ensembles_apart() -> None:
     one, several = ([r for r in rows if r["kind"] == kind] for kind in ("one network", "several networks"))
     assert not any("networks" in row["protocol"] for row in one)
     assert all("networks" in row["protocol"] for row in several)
+    released = {row["network"] for row in rows if row["tag"] == "publisher"}
+    assert released == {row["network"] for row in rows if "authors'" in row["source"]} >= {"mobilenet_v2_x1_4"}
     printed = {(row["network"], row["top5_error"]) for row in several}
     assert {("alexnet", 15.4), ("googlenet", 6.67), ("resnet152", 3.57), ("senet154", 2.251)} <= printed
     assert {("alexnet", 18.2), ("vgg19", 7.1), ("resnet152", 4.49)} <= {(r["network"], r["top5_error"]) for r in one}

@@ -7,7 +7,7 @@ from typing import Any
 
 from backbones.plots.labels import Line, Mark, place
 from backbones.plots.style import LIGHT, Theme, load_altair, texts, themed
-from backbones.protocols import ONE_CROP, is_ensemble
+from backbones.protocols import ONE_CROP, is_ensemble, stated_by
 
 WIDTH, HEIGHT = 980, 580
 FONT_SIZE = 12
@@ -19,10 +19,10 @@ TICKS = (2, 3, 4, 5, 7, 10, 15, 20)
 
 
 def timeline_rows(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The picture as data: the lowest top-5 error on ImageNet that each paper prints, of one network and of several.
+    """The picture as data: the lowest top-5 error on ImageNet of each paper, of one network and of several.
 
     `month` is that of the arXiv number, or the middle of the year where there is none; `best` whether no earlier row
-    of its kind has as low an error.
+    of its kind has as low an error; `tag` who states it: the paper, or its authors with the weights that they publish.
     """
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in entries:
@@ -37,6 +37,7 @@ def timeline_rows(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "top5_error": round(100 - claim["top5"], 3),
                 "data": claim["data"],
                 "protocol": claim["protocol"],
+                "tag": stated_by(claim),
                 "source": claim["source"],
                 "paper": paper["title"],
                 "year": paper["year"],
@@ -101,6 +102,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
         alt.Tooltip("kind:N", title="of"),
         alt.Tooltip("protocol:N"),
         alt.Tooltip("data:N"),
+        alt.Tooltip("tag:N", title="stated by"),
         alt.Tooltip("source:N"),
         alt.Tooltip("month:N"),
         alt.Tooltip("paper:N"),
@@ -129,7 +131,8 @@ def timeline(rows: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Any:
     title = alt.TitleParams(
         "How the errors on ImageNet fell",
         subtitle=[
-            "Lowest top-5 error that each paper prints; lines: the best so far. Full marks: many crops; hollow: one.",
+            "Lowest top-5 error that each paper prints († its authors' release); lines: the best so far. "
+            "Full marks: many crops; hollow: one.",
             "Validation images (* less the 1,762 blacklisted), unless test is said; at the month of the arXiv number.",
         ],
     )
@@ -150,6 +153,7 @@ def _time(month: str) -> float:
 def _shown(row: Mapping[str, Any]) -> str:
     """The words beside a mark."""
     error = f"{row['top5_error']:.2f}".removesuffix("0")
-    return f"{row['network']} {error}" + (
+    release = "†" if row["tag"] == "publisher" else ""
+    return f"{row['network']} {error}{release}" + (
         ", test" if "test" in row["data"] else "*" if "blacklisted" in row["data"] else ""
     )
