@@ -8,8 +8,9 @@ from math import ceil, floor, log10
 from pathlib import Path
 from typing import Any
 
-BLUE, VERMILLION = "#0072B2", "#D55E00"
-"""two of the colours of Okabe and Ito, told apart by every eye"""
+BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
+ORANGE, VERMILLION, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
+"""the colours of Okabe and Ito, told apart by every eye"""
 INK, GREY, PALE = "#222222", "#6B6B6B", "#E6E6E6"
 FONT = "Helvetica, Arial, sans-serif"
 PNG_SCALE = 2
@@ -44,7 +45,7 @@ LIGHT = Theme(
     ink=INK,
     grey=GREY,
     pale=PALE,
-    colours=(BLUE, VERMILLION, "#009E73", "#AA4C86"),
+    colours=(BLUE, VERMILLION, GREEN, "#AA4C86"),
     ramp=("#440154", "#443A83", "#31688E", "#20908D", "#35B779", "#A0C621"),
 )
 DARK = Theme(
@@ -52,7 +53,7 @@ DARK = Theme(
     ink="#F0F0F0",
     grey="#A9AFB8",
     pale="#2C313A",
-    colours=("#56B4E9", "#F28E2B", "#2BC79B", "#E6A0C8"),
+    colours=(SKY, "#F28E2B", "#2BC79B", "#E6A0C8"),
     ramp=("#7D66C4", "#4C7BB8", "#2A9DA0", "#3FBF83", "#90D743", "#FDE725"),
 )
 

@@ -4,20 +4,20 @@ import re
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from backbones.plots import style
 from backbones.plots.style import FONT
 
 BIG, TITLE, SMALL = 18.0, 13.0, 10.5
 """sizes of letters"""
 
-HUES = {  # of Okabe and Ito
-    "convolution": "#0072B2",
-    "depthwise": "#56B4E9",
-    "linear": "#CC79A7",
-    "pooling": "#E69F00",
-    "other": "#009E73",
-    "part": "#0072B2",
+HUES = {
+    "convolution": style.BLUE,
+    "depthwise": style.SKY,
+    "linear": style.PURPLE,
+    "pooling": style.ORANGE,
+    "other": style.GREEN,
+    "part": style.BLUE,
 }
-SKIP = "#D55E00"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class Look:
         return mixed(HUES.get(kind, self.line), self.strong, 0.72)
 
 
-LIGHT = Look("#FFFFFF", "#222222", "#5F6670", "#8A929C", "#F5F6F8", "#D3D8DE", "#FFFFFF", 0.13, SKIP)
-DARK = Look("#15181D", "#F0F0F0", "#A9AFB8", "#7C8793", "#1B2027", "#46505C", "#FFFFFF", 0.30, "#FF8A3D")
+LIGHT = Look("#FFFFFF", style.INK, "#5F6670", "#8A929C", "#F5F6F8", "#D3D8DE", "#FFFFFF", 0.13, style.VERMILLION)
+DARK = Look(
+    style.DARK.ground, style.DARK.ink, style.DARK.grey, "#7C8793", "#1B2027", "#46505C", "#FFFFFF", 0.30, "#FF8A3D"
+)
 
 
 def mixed(colour: str, ground: str, share: float) -> str:
