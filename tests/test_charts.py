@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from backbones import catalog, cli, plots, protocols
+from backbones.pareto import pareto
 from backbones.plots import DARK, LIGHT, Picture
 from backbones.plots.growth import exponent
 from backbones.plots.labels import CHARACTER, LINE
@@ -78,7 +79,7 @@ def test_pareto_front_is_what_nobody_beats() -> None:
             for b in rows
             if b["madds"] <= a["madds"] and b["top1"] >= a["top1"] and a != b
         }
-        assert plots.pareto(rows) == set(range(len(rows))) - beaten
+        assert pareto(rows) == set(range(len(rows))) - beaten
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)

@@ -16,11 +16,21 @@ from backbones.choose.latency import Failure, Latency, Setting
 from backbones.choose.prediction import MODULE, Prediction, calibrate, features, fit
 from backbones.choose.probing import Prober, module_seconds
 from backbones.choose.selecting import select
+from backbones.choose.selection import Candidate, Figure, front
 from backbones.cli import main
 from backbones.cost import measure_cost
 from backbones.cost.calls import calls, made
 
 IMAGENET = [e for e in catalog.load().values() if e["num_classes"] == 1000]
+
+
+def test_equal_twins_are_both_on_the_front() -> None:
+    def candidate(network: str, top1: float, madds: float) -> Candidate:
+        madds_, params, memory = Figure(madds, "analytic"), Figure(1, "analytic"), Figure(1, "analytic")
+        return Candidate(network, 224, 2015, params, madds_, memory, Figure(top1, "paper"))
+
+    found = [candidate("c", 80, 2), candidate("a", 70, 1), candidate("b", 70, 1), candidate("worse", 70, 2)]
+    assert front(found, "madds") == ("a", "b", "c")
 
 
 def top1(entry: catalog.Entry, protocol: str = "one-crop") -> float | None:

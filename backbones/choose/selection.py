@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from backbones.pareto import pareto
+
 Tag = Literal["paper", "publisher", "analytic", "measured here", "predicted"]
 Sort = Literal["top1", "latency", "madds", "params", "memory"]
 
@@ -119,11 +121,10 @@ def key(sort: Sort) -> Callable[[Candidate], tuple[float, float]]:
 
 
 def front(candidates: Sequence[Candidate], cost: str) -> tuple[str, ...]:
-    """Those that no other beats: none is as accurate or more at the same cost or less, and better in one of the two."""
-    kept, best = [], float("-inf")
-    with_both = [c for c in candidates if c.top1 and getattr(c, cost)]
-    for c in sorted(with_both, key=lambda c: (getattr(c, cost).value, -(c.top1.value if c.top1 else 0))):
-        if c.top1 and c.top1.value > best:
-            best = c.top1.value
-            kept.append(c.network)
-    return tuple(kept)
+    """Those that no other beats, cheapest first."""
+    rows = [
+        {"network": c.network, "top1": c.top1.value, "cost": getattr(c, cost).value}
+        for c in candidates
+        if c.top1 and getattr(c, cost)
+    ]
+    return tuple(row["network"] for row in sorted((rows[i] for i in pareto(rows, "cost")), key=lambda row: row["cost"]))

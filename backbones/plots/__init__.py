@@ -8,7 +8,7 @@ from backbones.plots.mosaic import filter_rows, filters, mistake_rows, mistakes
 from backbones.plots.page import Picture, page
 from backbones.plots.shares import stage_rows, stages
 from backbones.plots.style import DARK, LIGHT, Theme, save, write
-from backbones.plots.tradeoff import accuracy, accuracy_rows, pareto
+from backbones.plots.tradeoff import accuracy, accuracy_rows
 
 __all__ = [
     "DARK",
@@ -25,7 +25,6 @@ __all__ = [
     "mistake_rows",
     "mistakes",
     "page",
-    "pareto",
     "save",
     "scaling",
     "scaling_rows",

@@ -6,6 +6,7 @@ from math import log10, pi, sqrt
 from typing import Any
 
 from backbones import protocols
+from backbones.pareto import pareto
 from backbones.plots.labels import Box, Mark, place
 from backbones.plots.style import LIGHT, Theme, load_altair, texts, themed, ticks
 
@@ -45,19 +46,6 @@ def accuracy_rows(entries: Iterable[Mapping[str, Any]], protocol: str) -> list[d
             rows.append(row)
     front = pareto(rows)
     return [row | {"pareto": i in front} for i, row in enumerate(rows)]
-
-
-def pareto(rows: Sequence[Mapping[str, Any]], cost: str = "madds", gain: str = "top1") -> set[int]:
-    """The rows that no other beats: none costs as little or less and gains as much or more, one of them strictly."""
-    front: set[int] = set()
-    best = -float("inf")
-    order = sorted(range(len(rows)), key=lambda i: (rows[i][cost], -rows[i][gain]))
-    for i in order:
-        twin = any(rows[j][cost] == rows[i][cost] and rows[j][gain] == rows[i][gain] for j in front)
-        if rows[i][gain] > best or twin:
-            front.add(i)
-            best = max(best, rows[i][gain])
-    return front
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]], protocol: str, theme: Theme = LIGHT) -> Any:
