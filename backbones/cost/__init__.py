@@ -45,5 +45,6 @@ def measure_cost(module: nn.Module, input_shape: Sequence[int], batch_size: int 
         outputs=traced.outputs,
         weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
         itemsize=next((t.element_size() for t in tensors if t.is_floating_point()), 4),
+        input_shape=tuple(input_shape),
         batch_size=batch_size,
     )
