@@ -20,7 +20,7 @@ SIDE = 224
 def find(spec: str, size: int | None = None) -> tuple[nn.Module, Shape]:
     """The module, and the shape of its images; `size` replaces their side.
 
-    `spec` is a name of ours, torchvision:NAME, timm:NAME, or FILE.py:NAME of a module or a function that makes one.
+    `spec` is a name of ours, torchvision:NAME, timm:NAME, or FILE.py:NAME, a module or a function that makes one.
     """
     if size is not None and size < 1:
         raise ValueError(f"size={size}; give the side of the image in pixels, 1 or more")
@@ -34,7 +34,7 @@ def find(spec: str, size: int | None = None) -> tuple[nn.Module, Shape]:
     elif where.endswith(".py"):
         module, shape = _from_file(Path(where), name)
     else:
-        raise LookupError(f"{spec!r}: give a name of ours, torchvision:NAME, timm:NAME or FILE.py:FUNCTION")
+        raise LookupError(f"{spec!r}: give a name of ours, torchvision:NAME, timm:NAME or FILE.py:NAME")
     return module, (shape[0], size, size) if size else shape
 
 
