@@ -100,8 +100,8 @@ def _without_values(make: Callable[[], Any]) -> Any:
 @contextmanager
 def _running(path: Path) -> Iterator[None]:
     """A file that imports what lies beside it; whatever fails in it is a ValueError that names the line."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
+    folder, known = path.resolve().parent, set(sys.modules)
+    sys.path.insert(0, str(folder))
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -112,4 +112,7 @@ def _running(path: Path) -> Iterator[None]:
         says = getattr(error, "msg", None) or str(error)
         raise ValueError(f"{where}: {type(error).__name__}: {says}") from error
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(str(folder))
+        for name in sys.modules.keys() - known:  # another file may have another module of this name beside it
+            if Path(getattr(sys.modules[name], "__file__", None) or "").parent == folder:
+                del sys.modules[name]
