@@ -6,11 +6,10 @@ from torch import nn
 
 from backbones.cost.diff import Diff, diff
 from backbones.cost.memory import Training, inference_memory, largest_batch, training_memory
-from backbones.cost.report import CONVENTION, Cost, Row, stage_names
+from backbones.cost.report import Cost, Row, stage_names
 from backbones.cost.trace import Operator, trace
 
 __all__ = [
-    "CONVENTION",
     "Cost",
     "Diff",
     "Operator",

@@ -14,10 +14,6 @@ from backbones.cost.storages import Life
 from backbones.cost.trace import Operator, Shape
 from backbones.geometry import Geometry
 
-CONVENTION = (
-    "madds: multiply-adds of convolutions and matrix products, one image; params: trained values, buffers apart; "
-    "activations: values that operators write"
-)
 SUMS = (
     *("params", "aux_params", "buffers", "madds", "activations", "conv_activations", "bytes_read", "bytes_written"),
     *("textbook_activations", "peak_memory", "cpu_memory"),
