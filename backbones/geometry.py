@@ -6,7 +6,7 @@ sum of maps of different strides) has no geometry: None.
 """
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -64,6 +64,23 @@ def _pair(value: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
+def tensors(values: Any) -> list[Tensor]:
+    """Every tensor of arguments or of an output: one, several, or a dict of them."""
+    if isinstance(values, Tensor):
+        return [values]
+    inside = values.values() if isinstance(values, Mapping) else values if isinstance(values, (tuple, list)) else ()
+    return [x for value in inside for x in tensors(value)]
+
+
+def without_values(arguments: Any) -> Any:
+    """Arguments in which tensors that a module keeps beside its parameters and buffers have no values either."""
+    if isinstance(arguments, Tensor):
+        return torch.empty_like(arguments, device="meta") if arguments.ndim and not arguments.is_meta else arguments
+    if isinstance(arguments, (tuple, list)):
+        return type(arguments)(without_values(a) for a in arguments)
+    return {k: without_values(a) for k, a in arguments.items()} if isinstance(arguments, dict) else arguments
+
+
 def _argument(args: Sequence[Any], index: int, default: Any) -> Any:
     return args[index] if index < len(args) else default
 
@@ -97,16 +114,23 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[id(x)] = (weakref.ref(x), geometry)
 
     def geometry(self, x: Tensor) -> Geometry | None:
-        known, geometry = self._known.get(id(x), (None, None))
-        return geometry if known and known() is x else None
+        """None for what has none, and for what does not come from the image."""
+        return self._known[id(x)][1] if self.from_image(x) else None
+
+    def from_image(self, x: Tensor) -> bool:
+        """Whether its values depend on the image's."""
+        return id(x) in self._known and self._known[id(x)][0]() is x
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = without_values(args), without_values(kwargs or {})
         out = _quickly(func, args)
-        out = func(*args, **(kwargs or {})) if out is None else out
+        out = func(*args, **kwargs) if out is None else out
+        name = func.overloadpacket.__name__
+        if name.startswith("new_") or name.endswith("_like") or not any(map(self.from_image, tensors(args))):
+            return out
         geometry = self._after(func, args, out)
-        for x in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(x, Tensor):
-                self._know(x, geometry if x.ndim >= 4 else None)  # 5: channels in groups
+        for x in tensors(out):
+            self._know(x, geometry if x.ndim >= 4 else None)  # 5: channels in groups
         return out
 
     def _after(self, func: Any, args: Any, out: Any) -> Geometry | None:
@@ -114,7 +138,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = self.geometry(args[0]) if args and isinstance(args[0], Tensor) else None
         if op is aten.convolution:
             _, weight, _, stride, padding, dilation, transposed, *_ = args
-            return None if transposed or first is None else first.window(weight.shape[2:], stride, padding, dilation)
+            plain = first is not None and weight.ndim == 4 and not transposed
+            return first.window(weight.shape[2:], stride, padding, dilation) if first and plain else None
         if first and op in (aten.max_pool2d_with_indices, aten.avg_pool2d):
             dilation = _argument(args, 4, 1) if op is aten.max_pool2d_with_indices else 1
             return first.window(args[1], _argument(args, 2, ()) or args[1], _argument(args, 3, 0), dilation)
@@ -123,9 +148,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return first.window(1, padding=(top, left))
         if first and args[0].ndim == 4 and op is aten.slice and (dim := _argument(args, 1, 0)) in (2, 3):
             start, step = [0, 0], [1, 1]
-            start[dim - 2], step[dim - 2] = -(_argument(args, 2, 0) or 0), _argument(args, 4, 1)
+            skipped = _argument(args, 2, 0) or 0
+            start[dim - 2] = -skipped if skipped >= 0 else -max(skipped + args[0].shape[dim], 0)
+            step[dim - 2] = _argument(args, 4, 1)
             return first.window(1, step, start)
         keeps = op in _EVERYWHERE or torch.Tag.pointwise in func.tags
+        if op is aten.native_batch_norm and args[5]:
+            keeps = False  # statistics of the whole map
         if op in _ALONG and first:
             keeps = all(d % args[0].ndim < args[0].ndim - 2 for d in args[slice(*_ALONG[op])])
         if op is aten.cat:
@@ -136,25 +165,29 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _merged(self, args: Any, out: Any) -> Geometry | None:
         """Element by element: what all inputs of the output's own height and width see together."""
-        shape = (out[0] if isinstance(out, (tuple, list)) else out).shape[-2:]
-        inputs = [x for a in args for x in (a if isinstance(a, (tuple, list)) else (a,)) if isinstance(x, Tensor)]
-        seen = [g for x in inputs if (g := self.geometry(x)) and x.shape[-2:] == shape]
-        merged: Geometry | None = seen[0] if seen else None
-        for other in seen[1:]:
-            merged = merged and merged.union(other)
+        shape = tensors(out)[0].shape[-2:]
+        inputs = [x for x in tensors(args) if self.from_image(x) and x.shape[-2:] == shape and x.ndim >= 4]
+        merged = self.geometry(inputs[0]) if inputs else None
+        for x in inputs[1:]:
+            other = self.geometry(x)
+            merged = merged.union(other) if merged and other else None
         return merged
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """The module in eval mode, and every part of it back in its own mode afterwards."""
-    modes = {part: part.training for part in module.modules()}
+    before = {
+        part: (part.training, {k: v for k, v in vars(part).items() if isinstance(v, Tensor)})
+        for part in module.modules()
+    }
     module.eval()
     try:
         yield
     finally:
-        for part, mode in modes.items():
+        for part, (mode, attributes) in before.items():
             part.training = mode
+            vars(part).update(attributes)  # hooks such as weight norm's write here
 
 
 class Seen(NamedTuple):

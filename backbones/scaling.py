@@ -12,6 +12,7 @@ from backbones.factory import model_info
 
 SETTINGS = {"width": ("width",), "depth": ("depth",), "groups": ("groups", "cardinality")}
 """what is scaled -> the families' own names of it"""
+LEAST = {"resolution": "the side of the image in pixels, 1 or more", "batch": "1 image or more"}
 COSTS = ("params", "madds", "activations", "memory")
 
 
@@ -41,9 +42,13 @@ def scale(
     ResNeXt). TypeError where the family has no such setting, ValueError where a value is not allowed.
     """
     asked = {"width": width, "depth": depth, "groups": groups, "resolution": resolution, "batch": batch}
-    given = {what: tuple(values) for what, values in asked.items() if values}
+    given = {what: tuple(map(_whole, values)) for what, values in asked.items() if values}
     if not given:
         raise ValueError(f"nothing to scale; give values of {', '.join(asked)}")
+    for what, values in given.items():
+        for value in values:
+            if not value > 0:
+                raise ValueError(f"{what}={value}; give {LEAST.get(what, 'more than zero')}")
     points = tuple(_point(name, dict(zip(given, values, strict=True))) for values in product(*given.values()))
     exponents = {what: _exponents(what, points, given) for what, values in given.items() if len(set(values)) > 1}
     return Sweep(model_info(name).name, points, exponents)
@@ -59,6 +64,11 @@ def _point(name: str, at: dict[str, Any]) -> dict[str, Any]:
     cost = measure_cost(model, (channels, height, width), batch)
     memory = inference_memory(model, (channels, height, width), batch_size=batch)
     return {**at, "params": cost.params, "madds": cost.madds, "activations": cost.activations, "memory": memory}
+
+
+def _whole(value: float) -> float:
+    """16.0 is 16: layers and channels are counted, though some families' settings are factors."""
+    return int(value) if float(value).is_integer() else value
 
 
 def _setting(name: str, what: str) -> str:

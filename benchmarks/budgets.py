@@ -50,7 +50,7 @@ def main() -> None:
     for budget, best in answered:
         one = again[budget["threads"], best.network]
         counts = [("max_params", best.params), ("max_madds", best.madds), ("max_memory", best.memory)]
-        fits = one.p50 <= budget["max_latency"] and all(f.value <= budget.get(what, f.value) for what, f in counts)
+        fits = one.p90 <= budget["max_latency"] and all(f.value <= budget.get(what, f.value) for what, f in counts)
         kept += fits
         shown = ", ".join(f"{what} {value:.3g}" for what, value in budget.items())
         beware = f" ({'; '.join(one.flags)})" if one.flags else ""

@@ -12,7 +12,7 @@ from backbones.choose import Latency, machine, measure
 from backbones.choose.cache import Cache
 from backbones.choose.latency import Setting, percentile
 from backbones.choose.prediction import Prediction, predict
-from backbones.choose.selecting import ANCHORS, CLASSES
+from backbones.choose.selecting import CLASSES, anchors
 
 SIZE = 224
 
@@ -37,18 +37,17 @@ def compare(threads: int) -> tuple[dict[str, Latency], dict[str, Prediction], di
     measured = {name: one for name, one in found.items() if isinstance(one, Latency)}
     madds = {name: catalog.load()[name]["measured"]["madds"] for name in measured}
     by_cost = sorted(measured, key=lambda name: madds[name])
-    anchors = [by_cost[round(i * (len(by_cost) - 1) / (ANCHORS - 1) * 0.8)] for i in range(ANCHORS)]
+    known = anchors(by_cost)
     settings = {name: Setting(name, SIZE, 1, threads, "cpu") for name in measured}
-    told = predict(
-        list(settings.values()), Cache(machine.this("cpu"), machine.versions()), [measured[a] for a in anchors]
-    )
-    rate = exp(median(log(measured[a].p50 / madds[a]) for a in anchors))
+    cache = Cache(machine.this("cpu"), machine.versions())
+    told = predict(list(settings.values()), cache, {settings[name]: measured[name].p50 for name in known})
+    rate = exp(median(log(measured[a].p50 / madds[a]) for a in known))
     predicted = {name: told[setting] for name, setting in settings.items()}
-    rest = [name for name in measured if name not in anchors]
+    rest = [name for name in measured if name not in known]
     inside = [p.low <= measured[n].p50 <= p.high for n, p in predicted.items() if n in rest]
     off = [(predicted[n].ms, measured[n].p50) for n in rest]
     probed = median(p.probed for p in told.values())
-    print(f"\n{threads} threads, {len(rest)} networks; known beforehand: {', '.join(anchors)}\n")
+    print(f"\n{threads} threads, {len(rest)} networks; known beforehand: {', '.join(known)}\n")
     print(f"- from operators: {errors(off)};")
     print(f"  {sum(inside) / len(inside):.0%} inside their interval; {probed:.0%} of the time timed call by call")
     by_madds = [(rate * madds[n], measured[n].p50) for n in rest]

@@ -83,6 +83,10 @@ def test_geometry_of_known_modules() -> None:
     assert (padded.stride, padded.low) == ((1, 2), (-2, -1))
     assert geometry_of(nn.AdaptiveAvgPool2d(1)) is None
     assert geometry_of(nn.ConvTranspose2d(1, 1, 3)) is None
+    assert geometry_of(nn.InstanceNorm2d(1)) is None  # statistics of the whole map
+    whole = nn.Sequential(nn.GroupNorm(1, 1), nn.Conv2d(1, 1, 3, padding=1))
+    assert geometry_of(Sum(nn.Conv2d(1, 1, 1), whole)) is None  # and what it is added to
+    assert geometry_of(Sum(nn.Identity(), nn.Sequential(nn.MaxPool2d(2), nn.Upsample(scale_factor=2)))) is None
 
 
 def test_watching_changes_nothing() -> None:

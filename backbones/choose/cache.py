@@ -69,30 +69,33 @@ class Cache:
             lock.release()
 
     def _section(self, name: str) -> dict[str, Any]:
-        return self._load().get(name, {})
+        section = self._load().get(name)
+        return section if isinstance(section, dict) else {}
 
     def _keep(self, name: str, values: Mapping[str, Any]) -> None:
         """Add to a section, in a file that is replaced whole."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_suffix(".lock")):
             sections = self._load()
-            sections[name] = {**sections.get(name, {}), **values}
+            old = sections.get(name)
+            sections[name] = {**(old if isinstance(old, dict) else {}), **values}
             whole = self.file.with_suffix(".new")
             whole.write_text(json.dumps({**self._head, **sections}, indent=1) + "\n")
             os.replace(whole, self.file)
 
-    def profiles(self, settings: Iterable[Setting]) -> dict[Setting, dict[str, int]]:
-        """Which operators networks call, as far as it was counted before."""
-        known = self._section("profiles")
-        return {s: known[_shape_key(s)] for s in settings if _shape_key(s) in known}
+    def counted(self, what: str, settings: Iterable[Setting]) -> dict[Setting, Any]:
+        """What was counted of networks before: their profiles of operators, their costs."""
+        known = self._section(what)
+        return {s: known[_shape_key(s)] for s in settings if isinstance(known.get(_shape_key(s)), dict)}
 
-    def keep_profiles(self, profiles: Mapping[Setting, Mapping[str, int]]) -> None:
+    def keep_counted(self, what: str, counts: Mapping[Setting, Mapping[str, int]]) -> None:
         """Keep these too."""
-        self._keep("profiles", {_shape_key(s): profile for s, profile in profiles.items()})
+        self._keep(what, {_shape_key(s): values for s, values in counts.items()})
 
     def times(self, setting: Setting) -> dict[str, float]:
         """Seconds of the operator calls that were timed before with these threads, on this device."""
-        return self._section(_operators(setting))
+        known = self._section(_operators(setting))
+        return {call: seconds for call, seconds in known.items() if isinstance(seconds, float)}
 
     def keep_times(self, setting: Setting, times: Mapping[str, float]) -> None:
         """Keep these too."""

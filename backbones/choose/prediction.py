@@ -1,19 +1,25 @@
 """Latency predicted from the operators that a network calls, timed one by one on this machine. No torch here."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import exp, log, prod, sqrt
 
 from backbones.choose.cache import Cache
 from backbones.choose.group import place
-from backbones.choose.latency import Latency, Setting, percentile
-from backbones.choose.process import Worker
+from backbones.choose.latency import Setting
+from backbones.choose.process import Failed, Worker
+
+logger = logging.getLogger("backbones")
 
 SECONDS = 60.0
 """of probes at most"""
 MODULE = "module"
 """the call of a module itself"""
+UNKNOWN, LEAST = 2.0, 0.03
+"""the spread told where no two networks are known, and the least, of logarithms, that is ever told"""
 FEW = 8
 """calls of a kind from which its time can be fitted"""
 
@@ -33,26 +39,25 @@ class Prediction:
 
 
 def predict(
-    settings: Sequence[Setting], cache: Cache, measured: Iterable[Latency], seconds: float = SECONDS
+    settings: Sequence[Setting], cache: Cache, known: Mapping[Setting, float], seconds: float = SECONDS
 ) -> dict[Setting, Prediction]:
     """All settings must have the same threads, batch and device. What was probed before is not probed again.
 
     Args:
         settings: of the networks
         cache: of this machine
-        measured: networks of the same settings whose latency is known: they tell how far sums of calls are off
+        known: networks of the same way of running -> their milliseconds: they tell how far sums of calls are off
         seconds: for probes, at most
     """
     if not settings:
         return {}
-    known = list(measured)
-    profiles = _profiles([*settings, *(latency.setting for latency in known)], cache)
-    times = _times([profiles[s] for s in settings], settings[0], cache, seconds)
+    profiles = _profiles([*settings, *known], cache)
+    times = _times(list(profiles.values()), settings[0], cache, seconds)
     fitted = fit(times)
     sums = {s: _sum(profile, times, fitted) for s, profile in profiles.items()}
-    factor, spread = calibrate([(latency.p50 / 1000, sums[latency.setting][0]) for latency in known])
+    factor, spread = calibrate([(ms / 1000, sums[s][0]) for s, ms in known.items() if s in sums])
     told = {}
-    for setting in settings:
+    for setting in (s for s in settings if s in sums):
         total, probed = sums[setting]
         ms = 1000 * factor * total
         told[setting] = Prediction(setting, ms, ms / spread, ms * spread, probed)
@@ -60,16 +65,23 @@ def predict(
 
 
 def calibrate(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """From measured and summed seconds: the factor between them, and the spread of nine of ten around it.
+    """From measured and summed seconds: the factor between them, and the spread around it of nine of ten others.
 
-    The spread of few is widened by what so few can hide.
+    Their ratios are taken as a sample of a normal law of logarithms: Student's t widens the spread of few.
     """
-    if not pairs:
-        return 1.0, 1.5
-    ratios = sorted(log(seconds / total) for seconds, total in pairs)
-    middle = percentile(ratios, 50)
-    off = percentile([abs(ratio - middle) for ratio in ratios], 90)
-    return exp(middle), exp(max(off, 0.05) * (1 + 2 / sqrt(len(pairs))))
+    if len(pairs) < 2:
+        return (pairs[0][0] / pairs[0][1] if pairs else 1.0), UNKNOWN
+    ratios = [log(seconds / total) for seconds, total in pairs]
+    mean, n = sum(ratios) / len(ratios), len(ratios)
+    deviation = sqrt(sum((ratio - mean) ** 2 for ratio in ratios) / (n - 1))
+    return exp(mean), exp(max(_student(n - 1) * deviation * sqrt(1 + 1 / n), LEAST))
+
+
+def _student(freedom: int) -> float:
+    """The t that 95 % lie below, by Cornish and Fisher's expansion around the normal law's."""
+    z = 1.645
+    more = (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return z + more + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
 
 
 def fit(times: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
@@ -128,17 +140,20 @@ def _sum(
 
 
 def _profiles(settings: Iterable[Setting], cache: Cache) -> dict[Setting, Profile]:
-    """What each network calls, counted on the meta device."""
+    """What each network calls, counted on the meta device; those that cannot be counted are left out."""
     wanted = list(dict.fromkeys(settings))
-    profiles: dict[Setting, Profile] = dict(cache.profiles(wanted))
+    profiles: dict[Setting, Profile] = dict(cache.counted("profiles", wanted))
     if missing := [s for s in wanted if s not in profiles]:
-        worker = Worker(1)
-        try:
+        logger.info("counting the operators of %d networks", len(missing))
+        with closing(Worker(1)) as worker:
             for s in missing:
-                profiles[s] = worker.ask("profile", network=s.network, img_size=s.img_size, batch_size=s.batch_size)
-        finally:
-            worker.close()
-        cache.keep_profiles({s: profiles[s] for s in missing})
+                try:
+                    found = worker.ask("profile", network=s.network, img_size=s.img_size, batch_size=s.batch_size)
+                except Failed as error:
+                    logger.warning("%s: %s", s.network, error)
+                    continue
+                profiles[s] = found
+                cache.keep_counted("profiles", {s: found})
     return profiles
 
 
@@ -151,12 +166,14 @@ def _times(profiles: Sequence[Profile], setting: Setting, cache: Cache, seconds:
         for call, work in works.items():
             weight[call] = weight.get(call, 0.0) + profile[call] * work / total
     times = cache.times(setting)
-    if missing := sorted((c for c in weight if c not in times), key=lambda c: -weight[c]):
-        worker = Worker(setting.threads)
-        try:
-            told = worker.ask("probe", calls=missing, seconds=seconds, **place(setting))
-        finally:
-            worker.close()
+    missing = sorted((c for c in weight if c not in times), key=lambda c: -weight[c])
+    if missing and seconds > 0:
+        logger.info("timing %d operator calls, for %.0f s at most", len(missing), seconds)
+        with cache.alone(), closing(Worker(setting.threads)) as worker:
+            try:
+                told = worker.ask("probe", calls=missing, seconds=seconds, **place(setting))
+            except Failed as error:
+                raise ValueError(f"no operator could be timed on {setting.device}: {error}") from None
         found = {call: t for call, t in zip(missing, told["seconds"], strict=True) if t is not None}
         times = {**times, **found, MODULE: told["module"]}
         cache.keep_times(setting, times)

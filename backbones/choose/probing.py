@@ -16,6 +16,8 @@ WEIGHTS = 1 << 27
 MAPS = 1 << 25
 FIRST = 0.6
 """share of the time for the first pass over as many calls as it takes"""
+ENOUGH = 16
+"""timings of a call, where time is left"""
 MODULES = 1000
 
 
@@ -24,32 +26,40 @@ class Prober:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._weights = torch.rand(WEIGHTS, device=device) * 0.1
-        self._maps = torch.rand(MAPS, device=device)
+        self._weights = torch.empty(WEIGHTS, device=device).uniform_(0, 0.1)
+        self._maps = torch.empty(MAPS, device=device).uniform_()
         self._at = self._used = 0
         self._written: list[Tensor] = []
 
-    def times(self, calls: Sequence[str], seconds: float) -> list[float | None]:
-        """Seconds of each call, the median of its runs; None for those that there was no time for, the last ones."""
+    def times(self, calls: Sequence[str], seconds: float, alive: Callable[[], None]) -> list[float | None]:
+        """Seconds of each call, the median of its runs; None for those that fail, and those there was no time for.
+
+        `alive` is asked between calls, and may end it all.
+        """
         seen: list[list[float]] = [[] for _ in calls]
         start, order = time.perf_counter(), list(range(len(calls)))
-        for i in order:
-            if time.perf_counter() - start > FIRST * seconds:
-                break
-            seen[i] += self._timed(calls[i])
-        order = [i for i in order if seen[i]]
-        generator = random.Random(0)
-        while time.perf_counter() - start < seconds:
-            generator.shuffle(order)
+        limit, generator = FIRST * seconds, random.Random(0)
+        while order and len(seen[order[0]]) < ENOUGH:
             for i in order:
-                seen[i] += self._timed(calls[i])
-                if time.perf_counter() - start > seconds:
+                alive()
+                if time.perf_counter() - start > limit:
                     break
+                seen[i] += self._timed(calls[i])
+            else:
+                limit = seconds
+            order = [i for i in order if seen[i]]
+            if limit == seconds and time.perf_counter() - start > limit:
+                break
+            limit = seconds
+            generator.shuffle(order)
         return [median(own) if own else None for own in seen]
 
     def _timed(self, call: str) -> list[float]:
-        """Two runs after one that lets the library prepare itself."""
-        self._ready(call)()
+        """Two runs after one that lets the library prepare itself; none where the call fails."""
+        try:
+            self._ready(call)()
+        except RuntimeError:  # out of memory, or not there on this device
+            return []
         times = []
         for _ in range(2):
             run = self._ready(call)

@@ -39,7 +39,7 @@ class Candidate:
     top1: Figure | None
     """in percent, under the protocol of the selection; None where nobody states it"""
     latency: Figure | None = None
-    """milliseconds of a batch: nine of ten runs take no longer where it is measured, half of them where predicted"""
+    """milliseconds of a batch that nine of ten runs do not exceed"""
 
     def asdict(self) -> dict[str, Any]:
         """One column per figure, and one for where it comes from."""
@@ -47,6 +47,8 @@ class Candidate:
         for what in ("top1", "params", "madds", "memory", "latency"):
             figure: Figure | None = getattr(self, what)
             row |= {what: figure and figure.value, f"{what}_from": figure and figure.tag}
+            if what == "top1":
+                row["top1_source"] = figure and figure.source
             if what == "latency":
                 row |= {"latency_low": figure and figure.low, "latency_high": figure and figure.high}
         return row
@@ -79,7 +81,9 @@ class Miss:
     def __str__(self) -> str:
         figure: Figure = getattr(self.candidate, self.limit.what)
         shown = self.limit.shown
-        needs = f"{self.limit.what} {shown(figure.value)} ({figure.tag}), allowed {shown(self.limit.most)}"
+        spread = f" {shown(figure.low)} to {shown(figure.high)}" if figure.low and figure.high else ""
+        spread = spread if figure.tag == "predicted" else ""
+        needs = f"{self.limit.what} {shown(figure.value)} ({figure.tag}{spread}), allowed {shown(self.limit.most)}"
         return f"{self.candidate.network}: {needs}{'; ' if self.remedy else ''}{self.remedy}"
 
 
@@ -96,6 +100,12 @@ class Selection:
     misses: tuple[Miss, ...]
     protocol: str
     """how all accuracies were taken"""
+    silent: tuple[str, ...]
+    """networks left out because nobody states their accuracy so, at their own image size"""
+    failed: tuple[str, ...]
+    """networks that could not be measured, and why"""
+    how: str
+    """what the latencies hold for"""
 
     def asdict(self) -> dict[str, Any]:
         return {
@@ -105,6 +115,9 @@ class Selection:
             "front": list(self.front),
             "feasible": [c.asdict() for c in self.feasible],
             "misses": [str(m) for m in self.misses],
+            "silent": list(self.silent),
+            "failed": list(self.failed),
+            "how": self.how,
         }
 
 

@@ -107,7 +107,12 @@ class Worker:
         from backbones.choose.probing import Prober, module_seconds
 
         _pin(processors)
-        return {"seconds": Prober(device).times(calls, seconds), "module": module_seconds()}
+        return {"seconds": Prober(device).times(calls, seconds, self._end_alone), "module": module_seconds()}
+
+    def _end_alone(self) -> None:
+        """Nobody waits for the answer of a process whose parent is gone."""
+        if os.getppid() != self.parent:
+            sys.exit()
 
     def _times(self, run: Run, least: int, seconds: float = 0.0, most: float = inf) -> list[float]:
         """Of one run after another: at least so many, for at least so long, but no longer than `most`."""
@@ -116,8 +121,7 @@ class Worker:
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
-            if os.getppid() != self.parent:
-                sys.exit()
+            self._end_alone()
         return times
 
     @staticmethod

@@ -1,6 +1,8 @@
 """backbones cost, scale: what a network costs, and how its cost grows."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from tyro.conf import Positional
@@ -23,6 +25,8 @@ COLUMNS = {
     "intensity": "madds/byte",
     "receptive_field": "field",
 }
+NO_SUMS = ("num_features", "min_size")
+"""numbers of the catalog that are no sums"""
 
 
 def cost(
@@ -39,7 +43,8 @@ def cost(
     """Show what a network costs: parameters, multiply-adds, activations, memory, receptive field.
 
     Args:
-        network: as `backbones list` prints it; or torchvision:NAME, timm:NAME, FILE.py:FUNCTION that returns a module
+        network: as `backbones list` prints it; or torchvision:NAME, timm:NAME, FILE.py:NAME, a module or a
+            function that returns one
         size: side of the image in pixels; the network's own by default
         per: one row per operator, layer or stage
         format: how to print; csv and json have every column
@@ -48,33 +53,41 @@ def cost(
         precision: of weights and maps; amp keeps float32 weights and computes in bfloat16
         fit: how many images fit into so much memory, such as 16GB, in inference, or with --train in training
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; give 1 image or more")
+    if train or fit:
+        _show_memory(network, size, batch_size, train, precision, fit, format)
+        return
+    if precision != "float32":
+        raise ValueError(f"precision={precision} is of memory; give --train or --fit too, or leave it out")
     uncounted: tuple[str, ...] = ()
-    known = network in catalog.load() and size is None and per == "stage" and batch_size == 1
-    if known and not (train or fit) and precision == "float32":
-        measured = catalog.find(network)["measured"]
-        shape, rows = tuple(catalog.find(network)["input_size"]), measured["stages"]
-        sums, kinds = measured, measured["activations_of"]
+    entry = None if ":" in network else catalog.find(network)
+    if entry and size is None and per == "stage" and batch_size == 1:
+        measured, shape = entry["measured"], tuple(entry["input_size"])
+        rows, kinds = measured["stages"], measured["activations_of"]
+        sums = {key: n for key, n in measured.items() if isinstance(n, int) and key not in NO_SUMS}
     else:
         from backbones import cost as costs
         from backbones.cli.modules import find
 
         module, shape = find(network, size)
-        if train or fit:
-            _print_memory(module, shape, batch_size, train, precision, units.parse(fit, "B") if fit else None)
-            return
         counted = costs.measure_cost(module, shape, batch_size)
         rows, sums = [row.asdict() for row in counted.rows(per)], counted.asdict()
         kinds = {op: row.activations for op, row in counted.by_kind().items()}
         uncounted = counted.uncounted
-    total = {"name": "total", **{key: sums[key] for key in COLUMNS if key in sums}}
+    if format == "json":
+        print(json.dumps({"rows": rows, "total": sums, "uncounted": uncounted}, indent=1))
+        return
+    total = {"name": "total", **{key: n for key, n in sums.items() if any(key in row for row in rows)}}
     columns = {key: heading for key, heading in COLUMNS.items() if any(key in row for row in rows)}
-    if format in ("csv", "json"):
+    if format == "csv":
         tables.show([*rows, total], format, columns)
         return
     tables.show([*rows, total], format, columns, names=2 if "kind" in columns else 1)
     print()
     for line in _told(network, shape, sums, kinds, batch_size):
         print(line)
+    print(units.CONVENTION)
     for what in uncounted:
         print(f"not counted: {what}, for whose multiply-adds there is no rule")
 
@@ -87,7 +100,7 @@ def _told(
     kinds_ = ", ".join(f"{op} {values:,}" for op, values in kinds.items() if values)
     return [
         f"{network} at {tables.text(shape)}{of}: {sums['params']:,} params{aux}, {sums['buffers']:,} buffers, "
-        f"{sums['madds']:,} madds (multiply-adds of convolutions and matrix products; FLOPs are twice that)",
+        f"{sums['madds']:,} madds",
         f"activations: {sums['activations']:,} values written: {kinds_}",
         f"  {sums['textbook_activations']:,} of them and the image's by convolutions, poolings and linear layers; "
         f"{sums['conv_activations']:,} by convolutions alone, which is what timm and pycls count",
@@ -96,22 +109,50 @@ def _told(
     ]
 
 
-def _print_memory(
-    module: Any, shape: tuple[int, ...], batch_size: int, train: Any, precision: Any, fit: float | None
+def _show_memory(
+    network: str,
+    size: int | None,
+    batch_size: int,
+    train: Any,
+    precision: Any,
+    fit: str | None,
+    format: tables.Format,
 ) -> None:
     from backbones import cost as costs
+    from backbones.cli.modules import find
 
-    if train:
-        told = costs.training_memory(module, shape, batch_size=batch_size, optimizer=train, precision=precision)
-        kept = {"weights": told.weights, train: told.state, "maps": told.activations, "gradients": told.gradients}
-        parts = ", ".join(f"{part} {units.si(value)}B" for part, value in kept.items())
-        print(f"training, {precision}, batch {batch_size}: {told.peak:,} bytes at the worst moment ({parts})")
+    memory = int(units.parse(fit, "B")) if fit else None
+    module, shape = find(network, size)
+    row: dict[str, Any] = {"network": network, "input_shape": shape, "batch_size": batch_size, "precision": precision}
+    try:
+        if train:
+            told = costs.training_memory(module, shape, batch_size=batch_size, optimizer=train, precision=precision)
+            row |= asdict(told)
+        else:
+            row["peak"] = costs.inference_memory(module, shape, batch_size=batch_size, precision=precision)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(f"{network}: batch norm cannot train on one image; give --batch-size 2 or more") from error
+    if memory:
+        row["memory"] = memory
+        row["largest_batch"] = costs.largest_batch(module, shape, memory, optimizer=train, precision=precision)
+    if format == "json":
+        print(json.dumps(row, indent=1))
+    elif format != "table":
+        tables.show([row], format, {key: key.replace("_", " ") for key in row})
     else:
-        bytes_ = costs.inference_memory(module, shape, batch_size=batch_size, precision=precision)
-        print(f"inference on the CPU, {precision}, batch {batch_size}: {bytes_:,} bytes at the worst moment")
-    if fit:
-        largest = costs.largest_batch(module, shape, int(fit), optimizer=train, precision=precision)
-        print(f"{units.si(fit)}B hold {largest:,} images")
+        _tell_memory(row)
+
+
+def _tell_memory(row: Mapping[str, Any]) -> None:
+    what, parts = "inference on the CPU", ""
+    if "optimizer" in row:
+        kept = {"weights": "weights", row["optimizer"]: "state", "maps": "activations", "gradients": "gradients"}
+        what, parts = "training", f" ({', '.join(f'{part} {units.si(row[key])}B' for part, key in kept.items())})"
+    print(f"{what}, {row['precision']}, batch {row['batch_size']}: {row['peak']:,} bytes at the worst moment{parts}")
+    if "largest_batch" in row:
+        print(f"{units.si(row['memory'])}B hold {row['largest_batch']:,} images")
 
 
 def scale(
@@ -138,7 +179,11 @@ def scale(
     from backbones import scaling
 
     sweep = scaling.scale(network, width=width, resolution=resolution, depth=depth, groups=groups, batch=batch)
+    if format == "json":
+        print(json.dumps({"points": sweep.points, "exponents": sweep.exponents}, indent=1))
+        return
     tables.show(sweep.points, format, {key: key for key in sweep.points[0]}, names=0)
     if format == "table":
         for what, grows in sweep.exponents.items():
             print(f"with {what}: " + ", ".join(f"{cost} ~ {what}^{e:.2f}" for cost, e in grows.items()))
+        print(units.CONVENTION)

@@ -16,7 +16,7 @@ COLUMNS = {
     "params": "params",
     "madds": "madds",
     "memory": "memory",
-    "latency": "ms",
+    "latency": "p90 ms",
     "latency_from": "from",
     "front": "front",
 }
@@ -60,15 +60,15 @@ def select(
     from backbones import choose
 
     found = choose.select(
-        max_params=units.parse(max_params) if max_params else None,
-        max_madds=units.parse(max_madds) if max_madds else None,
-        max_latency=1000 * units.parse(max_latency, "s") if max_latency else None,
-        max_memory=units.parse(max_memory, "B") if max_memory else None,
+        max_params=units.parse(max_params) if max_params is not None else None,
+        max_madds=units.parse(max_madds) if max_madds is not None else None,
+        max_latency=1000 * units.parse(max_latency, "s") if max_latency is not None else None,
+        max_memory=units.parse(max_memory, "B") if max_memory is not None else None,
         batch_size=batch,
         threads=threads,
         device=device,
         min_year=min_year,
-        can=can,
+        can=[promise for word in can for promise in word.split(",")],
         weights_available=weights_available,
         protocol=protocol,
         sort=sort,
@@ -86,6 +86,12 @@ def select(
         print(f"and {len(rows) - SHOWN} more: --format csv has all")
     print(f"\naccuracy: {found.protocol}; front: no other is as accurate at less cost")
     print(f"take {found.recommended.network}: {found.reason}")
+    if found.how:
+        print(found.how)
+    if found.silent:
+        print(f"{len(found.silent)} more have no such accuracy at their own size, such as {found.silent[0]}")
+    for reason in found.failed:
+        print(f"not measured  {reason}")
     for miss in found.misses:
         print(f"missed  {miss}")
 

@@ -6,11 +6,10 @@ from torch import nn
 
 from backbones.cost.diff import Diff, diff
 from backbones.cost.memory import Training, inference_memory, largest_batch, training_memory
-from backbones.cost.report import CONVENTION, Cost, Row, stage_names
+from backbones.cost.report import Cost, Row, stage_names
 from backbones.cost.trace import Operator, trace
 
 __all__ = [
-    "CONVENTION",
     "Cost",
     "Diff",
     "Operator",
@@ -45,5 +44,6 @@ def measure_cost(module: nn.Module, input_shape: Sequence[int], batch_size: int 
         outputs=traced.outputs,
         weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
         itemsize=next((t.element_size() for t in tensors if t.is_floating_point()), 4),
+        input_shape=tuple(input_shape),
         batch_size=batch_size,
     )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from backbones.cost.rules import writes
 from backbones.cost.trace import Layers, call, called_layers, on_meta
-from backbones.geometry import evaluating
+from backbones.geometry import evaluating, tensors, without_values
 
 Call = str
 """an operator and its arguments, as JSON; a tensor is its shape, its strides, its type and whether it is a weight"""
@@ -23,10 +24,10 @@ def calls(module: nn.Module, input_shape: Sequence[int], batch_size: int = 1) ->
     Calls that compute nothing, such as views, are left out.
     """
     layers = Layers()
-    with on_meta(module, input_shape, batch_size) as (tensors, images):
-        recorder = _Recorder({x.untyped_storage()._cdata for x in tensors.values()})
+    with on_meta(module, input_shape, batch_size) as (own, images):
+        recorder = _Recorder({x.untyped_storage()._cdata for x in own.values()})
         with evaluating(module), torch.no_grad(), called_layers(module, layers), recorder:
-            call(module, tensors, images, layers)
+            call(module, own, images, layers)
     recorder.seen["module"] = layers.entered
     return recorder.seen
 
@@ -38,12 +39,12 @@ class _Recorder(TorchDispatchMode):
         self._weights = weights
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        outs = [x for x in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(x, Tensor)]
-        reads = {x.untyped_storage()._cdata for a in args for x in (a if isinstance(a, list) else (a,)) if _is(x)}
-        view = not func._schema.is_mutable and any(x.untyped_storage()._cdata in reads for x in outs)
+        args, kwargs = without_values(args), without_values(kwargs or {})
+        out = func(*args, **kwargs)
+        outs, reads = tensors(out), {x.untyped_storage()._cdata for x in tensors(args)}
+        view = not writes(func) and any(x.untyped_storage()._cdata in reads for x in outs)
         if reads and not view and any(x.numel() for x in outs):
-            written = {name: self._written(value) for name, value in (kwargs or {}).items()}
+            written = {name: self._written(value) for name, value in kwargs.items()}
             self.seen[json.dumps([str(func), [self._written(a) for a in args], written])] += 1
         return out
 
@@ -56,10 +57,6 @@ class _Recorder(TorchDispatchMode):
         if isinstance(value, (torch.dtype, torch.layout, torch.device, torch.memory_format)):
             return {"torch": str(value)}
         return value
-
-
-def _is(x: Any) -> bool:
-    return isinstance(x, Tensor)
 
 
 def made(written: Call, tensor: Callable[[list[int], list[int], torch.dtype, bool], Tensor]) -> Callable[[], Any]:

@@ -15,12 +15,12 @@ def peak(operators: Sequence[Operator], curve: Sequence[int], itemsize: int = 0)
 
 
 def copies(o: Operator) -> int:
-    """Values that torch's convolution on the CPU allocates for itself, beyond its output.
+    """Values that a plain 2-d convolution of torch allocates for itself on the CPU, beyond its output.
 
     oneDNN copies input and weights into its own layout and its result back out of it; a small image is unfolded into
     columns instead.
     """
-    if o.op != "convolution" or not o.input_shapes:
+    if o.op != "convolution" or not o.input_shapes or len(o.kernel_size) != 2 or max(o.dilation) > 1:
         return 0
     (batch, channels, *_), patch = o.input_shapes[0], prod(o.kernel_size)
     read, written = prod(o.input_shapes[0]), prod(o.output_shape)

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.cost.copies import peak
 from backbones.cost.storages import Storages
-from backbones.cost.trace import Layers, call, called_layers, trace
-from backbones.geometry import evaluating
+from backbones.cost.trace import Layers, call, called_layers, check, trace
+from backbones.geometry import evaluating, tensors, without_values
 from backbones.layers import RandomPath
 
 Optimizer = Literal["sgd", "momentum", "adamw", "rmsprop"]
@@ -50,14 +50,16 @@ class Training:
 class _Watch(TorchDispatchMode):
     """Notes what is allocated, and how long it lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, fake: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.storages = Storages()
+        self.storages, self._fake = Storages(), fake
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.storages.step += 1
+        if not self._fake:
+            args, kwargs = without_values(args), without_values(kwargs)
         out = func(*args, **(kwargs or {}))
-        for x in _tensors(out):
+        for x in tensors(out):
             self.storages.note(x)
         return out
 
@@ -96,29 +98,35 @@ def training_memory(
     """
     if optimizer not in get_args(Optimizer):
         raise ValueError(f"optimizer={optimizer!r}; give one of {', '.join(get_args(Optimizer))}")
+    check(module, input_shape, batch_size)
     dtype, amp = _dtype(precision), precision == "amp"
     with torch.inference_mode(False), torch.enable_grad(), _without_values(amp) as device:
-        tensors: dict[str, Tensor] = {
+        own: dict[str, Tensor] = {
             name: nn.Parameter(torch.empty_like(p, dtype=_cast(p, dtype), device=device), p.requires_grad)
             for name, p in module.named_parameters()
         }
-        params = [p for p in tensors.values() if isinstance(p, nn.Parameter) and p.requires_grad]
+        params = [p for p in own.values() if isinstance(p, nn.Parameter) and p.requires_grad]
+        if not params:
+            raise ValueError(f"{type(module).__name__} has no parameter that is trained; thaw some")
         for name, b in module.named_buffers():
-            tensors[name] = torch.empty_like(b, dtype=_cast(b, dtype), device=device)
+            own[name] = torch.empty_like(b, dtype=_cast(b, dtype), device=device)
         optimize = _OPTIMIZERS[optimizer](params)
         for p in params:
             p.grad = torch.empty_like(p)
         optimize.step()  # its state is made at the first step, and there ever after
         optimize.zero_grad()
-        watch, layers = _Watch(), Layers()
-        state = [x for own in optimize.state.values() for x in own.values() if isinstance(x, Tensor)]
-        for x in [*tensors.values(), *state]:
+        watch, layers = _Watch(amp), Layers()
+        state = [x for kept in optimize.state.values() for x in kept.values() if isinstance(x, Tensor)]
+        for x in [*own.values(), *state]:
             watch.storages.ignore(x)
         with _training(module), called_layers(module, layers), watch:
             images = torch.empty(batch_size, *input_shape, dtype=dtype, device=device)
             with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-                out = call(module, tensors, images, layers)
-                loss = torch.stack([x.float().sum() for x in _tensors(out)]).sum()
+                out = call(module, own, images, layers)
+                losses = [x.float().sum() for x in tensors(out) if x.requires_grad]
+            if not losses:
+                raise ValueError(f"no output of {type(module).__name__} depends on a trained parameter")
+            loss = torch.stack(losses).sum()
             activations = watch.storages.alive
             loss.backward()  # type: ignore[no-untyped-call]
             gradients = sum(_bytes(p.grad) for p in params if p.grad is not None)
@@ -135,20 +143,26 @@ def largest_batch(
     *,
     optimizer: Optimizer | None = None,
     precision: Precision = "float32",
+    device: Device = "cpu",
 ) -> int:
-    """How many images fit into `memory` bytes: in inference, or in training with `optimizer`.
+    """How many images fit into `memory` bytes: in inference on `device`, or in training with `optimizer`.
 
     ValueError if not even one does.
     """
 
     def needed(batch_size: int) -> int:
         if optimizer is None:
-            return inference_memory(module, input_shape, batch_size=batch_size, precision=precision)
+            return inference_memory(module, input_shape, batch_size=batch_size, precision=precision, device=device)
         training = training_memory(module, input_shape, batch_size=batch_size, optimizer=optimizer, precision=precision)
         return training.peak
 
-    fits = 1 if optimizer is None else 2  # batch norm has no statistics of a single value
-    low, high, too_many = needed(fits), 0, 0
+    fits, high, too_many = 1, 0, 0
+    try:
+        low = needed(fits)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        fits, low = 2, needed(2)  # batch norm has no statistics of a single value
     if low > memory:
         raise ValueError(f"{fits} images need {low:,} bytes, {memory:,} are given; give more, or smaller images")
     slope, halve = max(needed(fits + 1) - low, 1), False
@@ -184,14 +198,6 @@ def _weights(module: nn.Module, dtype: torch.dtype) -> int:
 
 def _bytes(x: Tensor) -> int:
     return x.numel() * x.element_size()
-
-
-def _tensors(out: Any) -> list[Tensor]:
-    """Every tensor of an output: one, several, or a dict of them."""
-    if isinstance(out, Tensor):
-        return [out]
-    values = out.values() if isinstance(out, dict) else out if isinstance(out, (tuple, list)) else ()
-    return [x for value in values for x in _tensors(value)]
 
 
 @contextmanager

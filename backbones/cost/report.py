@@ -14,10 +14,6 @@ from backbones.cost.storages import Life
 from backbones.cost.trace import Operator, Shape
 from backbones.geometry import Geometry
 
-CONVENTION = (
-    "madds: multiply-adds of convolutions and matrix products, one image; params: trained values, buffers apart; "
-    "activations: values that operators write"
-)
 SUMS = (
     *("params", "aux_params", "buffers", "madds", "activations", "conv_activations", "bytes_read", "bytes_written"),
     *("textbook_activations", "peak_memory", "cpu_memory"),
@@ -41,11 +37,12 @@ class Row:
     groups: int
     params: int
     buffers: int
-    madds: int
+    madds: int | None
+    """None where one of its operators has no rule"""
     activations: int
     bytes_read: int
     bytes_written: int
-    intensity: float
+    intensity: float | None
     """multiply-adds per byte read or written"""
     receptive_field: Shape | None
     """(height, width) in pixels of the image; None where it has none"""
@@ -85,6 +82,8 @@ class Cost:
     """of parameters and buffers"""
     itemsize: int
     """bytes per value"""
+    input_shape: Shape
+    """of one image"""
     batch_size: int
 
     @cached_property
@@ -105,8 +104,9 @@ class Cost:
     @cached_property
     def textbook_activations(self) -> int:
         """Values of the image and of what convolutions, poolings and matrix products write, as lectures count them."""
-        image = prod(self.operators[0].input_shapes[0]) if self.operators and self.operators[0].input_shapes else 0
-        return image + sum(o.activations for o in self.operators if o.madds or (o.kernel_size and "pool" in o.op))
+        return self.batch_size * prod(self.input_shape) + sum(
+            o.activations for o in self.operators if o.madds or (o.kernel_size and "pool" in o.op)
+        )
 
     @cached_property
     def bytes_read(self) -> int:
@@ -147,21 +147,27 @@ class Cost:
         return {"operator": self._each, "layer": self.layers, "stage": self.stages}[per]()
 
     def _each(self) -> tuple[Row, ...]:
-        return tuple(_row(o.layer, o.op, [o]) for o in self.operators)
+        return (*(_row(o.layer, o.op, [o]) for o in self.operators), *self._not_run(""))
 
     def layers(self) -> tuple[Row, ...]:
         """What runs without a break in one innermost module."""
         outer = {o.layer.rpartition(".")[0] for o in self.operators}  # do more than their own operators
         outputs = {layer: shape for layer, shape in self.outputs.items() if layer not in outer}
         runs = _runs(self.operators, _layer)
-        return tuple(_row(layer, kind, own, outputs.get(layer)) for (layer, kind), own in runs)
+        rows = [_row(layer, kind, own, outputs.get(layer)) for (layer, kind), own in runs]
+        return (*rows, *self._not_run(""))
 
     def stages(self) -> tuple[Row, ...]:
         """The stem, each stage and the head; of other modules, their parts."""
         parts = {name: [o for o in self.operators if _within(o.layer, name)] for name in self.names}
         rest = [o for o in self.operators if not any(_within(o.layer, name) for name in self.names)]
         rows = [_row(name, STAGE, own, self.outputs.get(name)) for name, own in parts.items() if own]
-        return (*rows, *([_row("the rest", STAGE, rest)] if rest else []))
+        return (*rows, *([_row("the rest", STAGE, rest)] if rest else []), *self._not_run(STAGE))
+
+    def _not_run(self, kind: str) -> list[Row]:
+        """Parameters that no operator reads, such as another library's auxiliary heads."""
+        left = self.params - sum(o.params for o in self.operators)
+        return [Row("not run", kind, (), (), (), 1, left, 0, 0, 0, 0, 0, 0.0, None, None, None)] if left else []
 
 
 def _within(layer: str, name: str) -> bool:
@@ -181,7 +187,8 @@ def _runs(
 def _row(name: str, kind: str, own: Sequence[Operator], output: Shape | None = None) -> Row:
     window = own[-1] if kind == STAGE else next((o for o in own if o.kernel_size), own[-1])
     geometry = own[-1].geometry
-    madds, moved = sum(o.madds or 0 for o in own), sum(o.bytes_read + o.bytes_written for o in own)
+    counted, moved = [o.madds for o in own], sum(o.bytes_read + o.bytes_written for o in own)
+    madds = None if None in counted else sum(m or 0 for m in counted)
     return Row(
         name,
         kind,
@@ -195,7 +202,7 @@ def _row(name: str, kind: str, own: Sequence[Operator], output: Shape | None = N
         sum(o.activations for o in own),
         sum(o.bytes_read for o in own),
         sum(o.bytes_written for o in own),
-        madds / max(moved, 1),
+        None if madds is None else madds / max(moved, 1),
         geometry.receptive_field if geometry else None,
         geometry.stride if geometry else None,
         _offset(geometry) if geometry else None,

@@ -1,6 +1,7 @@
 """What each operator of torch computes: how many multiply-adds of convolutions and matrix products."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -27,72 +28,99 @@ def _attention(args: Sequence[Any], out: Tensor) -> int:
     return q.numel() * k.shape[-2] + prod(q.shape[:-1]) * k.shape[-2] * v.shape[-1]
 
 
-MADDS: dict[Any, Callable[[Sequence[Any], Tensor], int]] = {
-    aten.convolution: _convolution,
-    aten.mm: _product(0),
-    aten.bmm: _product(0),
-    aten.addmm: _product(1),
-    aten.baddbmm: _product(1),
-    aten.mv: _product(0),
-    aten.dot: _product(0),
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention: _attention,
-    aten._scaled_dot_product_efficient_attention: _attention,
-    aten._scaled_dot_product_cudnn_attention: _attention,
+_MADDS: dict[str, Callable[[Sequence[Any], Tensor], int]] = {
+    "convolution": _convolution,
+    **dict.fromkeys(("mm", "bmm", "mv", "dot"), _product(0)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1)),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_flash_attention": _attention,
+    "_scaled_dot_product_efficient_attention": _attention,
+    "_scaled_dot_product_cudnn_attention": _attention,
 }
 
-WITHOUT_PRODUCTS = frozenset(
-    getattr(aten, name)
-    for name in (
+_WITHOUT = frozenset(
+    (
+        *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "native_layer_norm"),
         *(
-            "native_batch_norm",
-            "_native_batch_norm_legit",
-            "_native_batch_norm_legit_no_training",
+            "native_group_norm",
             "_softmax",
             "_safe_softmax",
+            "_log_softmax",
+            "linalg_vector_norm",
+            "_weight_norm_interface",
         ),
-        *("native_layer_norm", "native_group_norm", "_log_softmax", "linalg_vector_norm", "cumsum", "topk", "sort"),
-        *("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d"),
-        *("adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "pixel_shuffle"),
-        *("cat", "stack", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "clone", "copy_", "_to_copy"),
+        *("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d", "avg_pool2d", "avg_pool3d"),
+        *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+        *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
+        *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
         *(
-            "index",
-            "index_put",
-            "index_put_",
-            "index_select",
-            "gather",
-            "scatter",
-            "embedding",
-            "roll",
-            "flip",
-            "repeat",
+            "cat",
+            "stack",
+            "constant_pad_nd",
+            "reflection_pad1d",
+            "reflection_pad2d",
+            "replication_pad2d",
+            "clone",
+            "copy",
         ),
-        *("fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"),
-        *("new_full", "arange", "linspace", "eye", "scalar_tensor", "tril", "triu", "native_dropout", "bernoulli_"),
-        *("slice_scatter", "select_scatter", "_reshape_copy", "unfold_backward", "im2col", "col2im", "mean", "sum"),
-        *("pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "lift_fresh", "max_pool2d", "var_mean"),
+        *("_to_copy", "index", "index_put", "index_select", "index_add", "gather", "scatter", "embedding", "roll"),
+        *("flip", "repeat", "slice_scatter", "select_scatter", "_reshape_copy", "im2col", "col2im", "pixel_shuffle"),
+        *("pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "lift_fresh", "cumsum", "topk", "sort"),
+        *("fill", "zero", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar_tensor", "tril", "triu"),
+        *(
+            "native_dropout",
+            "bernoulli",
+            "rand",
+            "randn",
+            "uniform",
+            "normal",
+            "rrelu_with_noise",
+            "glu",
+            "mean",
+            "sum",
+        ),
+        *("_prelu_kernel", "log_sigmoid_forward", "hardswish", "var_mean", "unfold_backward", "masked_fill", "where"),
     )
 )
-"""They move, pool, normalise or fill: no convolution, no matrix product"""
+"""They move, pool, normalise, draw or fill: no convolution, no matrix product"""
 
 _NAMES = {
+    "native_batch_norm": "batch_norm",
     "native_layer_norm": "layer_norm",
     "native_group_norm": "group_norm",
-    "native_batch_norm": "batch_norm",
     "max_pool2d_with_indices": "max_pool2d",
+    "max_pool3d_with_indices": "max_pool3d",
     "addmm": "linear",
     "mm": "matmul",
 }
 
 
-def called(op: Any) -> str:
+def called(op: Any, args: Sequence[Any]) -> str:
     """The operator's name as users know it: convolution, batch_norm, linear."""
+    if op is aten.convolution and args[6]:
+        return "transposed_convolution"
     name = op.__name__
     return _NAMES.get(name, name)
 
 
-def counts(func: Any) -> bool:
-    """Whether we know how many multiply-adds the operator has, none included."""
-    op, tags = func.overloadpacket, func.tags
-    free = torch.Tag.pointwise in tags or torch.Tag.reduction in tags or op in WITHOUT_PRODUCTS
-    return op in MADDS or free
+def writes(func: Any) -> bool:
+    """Whether an operator on memory that was there before changes it, and does not only look at it otherwise."""
+    return func._schema.is_mutable and not func.overloadpacket.__name__.startswith("as_strided")
+
+
+def madds(func: Any, args: Sequence[Any], out: Tensor) -> int | None:
+    """Multiply-adds of one call; None where there is no rule for the operator."""
+    name = func.overloadpacket.__name__.rstrip("_")  # in place or not
+    if rule := _MADDS.get(name):
+        return rule(args, out)
+    return 0 if _has_none(func, name) else None
+
+
+@cache
+def _has_none(func: Any, name: str) -> bool:
+    if func.namespace != "aten":
+        return False
+    packets = [func.overloadpacket, getattr(aten, name, func.overloadpacket)]
+    tags = [tag for packet in packets for overload in packet.overloads() for tag in getattr(packet, overload).tags]
+    made = name.startswith("new_") or name.endswith("_like")
+    return name in _WITHOUT or made or torch.Tag.pointwise in tags or torch.Tag.reduction in tags

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from backbones.cost import rules
 from backbones.cost.storages import Life, Storages
-from backbones.geometry import Geometry, Watch, evaluating, newest
+from backbones.geometry import Geometry, Watch, evaluating, newest, tensors, without_values
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
-_POOLS = {aten.max_pool2d_with_indices: 4, aten.avg_pool2d: None, aten.avg_pool3d: None}
+_POOLS = {
+    **dict.fromkeys((aten.max_pool2d_with_indices, aten.max_pool3d_with_indices), 4),
+    **dict.fromkeys((aten.avg_pool2d, aten.avg_pool3d)),
+}
 """poolings, and which argument is their dilation"""
 
 
@@ -52,11 +55,6 @@ class Operator:
     geometry: Geometry | None
     """stride and receptive field of its output; None where it has none"""
 
-    @property
-    def intensity(self) -> float:
-        """Multiply-adds per byte read or written."""
-        return (self.madds or 0) / max(self.bytes_read + self.bytes_written, 1)
-
 
 @dataclass(frozen=True)
 class Trace:
@@ -68,7 +66,7 @@ class Trace:
     curve: tuple[int, ...]
     """bytes of maps alive during each operator, the image among them"""
     outputs: Mapping[str, Shape]
-    """path of a module -> shape of its output, without the batch"""
+    """path of a module that was called once -> shape of its output, without the batch"""
 
 
 def trace(
@@ -78,13 +76,17 @@ def trace(
 
     ValueError names the layer that failed.
     """
-    with on_meta(module, input_shape, batch_size, dtype) as (tensors, images):
-        recorder = _Recorder(module, tensors, images)
+    with on_meta(module, input_shape, batch_size, dtype) as (own, images):
+        recorder = _Recorder(module, own, images)
         with evaluating(module), torch.no_grad(), called_layers(module, recorder.layers), recorder:
-            out = call(module, tensors, images, recorder.layers)
+            out = call(module, own, images, recorder.layers)
     curve = recorder.storages.curve(len(recorder.operators))
     del out, images  # alive to the end of the pass, as they are for a caller
-    return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve), recorder.layers.outputs)
+    return Trace(tuple(recorder.operators), tuple(recorder.storages.lives), tuple(curve), _once(recorder.layers))
+
+
+def _once(layers: "Layers") -> dict[str, Shape]:
+    return {name: shape for name, shape in layers.outputs.items() if layers.calls[name] == 1}
 
 
 @contextmanager
@@ -92,12 +94,21 @@ def on_meta(
     module: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """The module's parameters and buffers without values, and images for it; what its forward makes has none either."""
-    tensors = dict([*module.named_parameters(), *module.named_buffers()])
-    floating = {n: t.dtype for n, t in tensors.items() if t.is_floating_point()}
+    check(module, input_shape, batch_size)
+    own_tensors = dict([*module.named_parameters(), *module.named_buffers()])
+    floating = {n: t.dtype for n, t in own_tensors.items() if t.is_floating_point()}
     with torch.inference_mode(False), torch.device("meta"):
         images = torch.empty(batch_size, *input_shape, dtype=dtype or next(iter(floating.values()), None))
         cast = {n: dtype or own for n, own in floating.items()}
-        yield {n: torch.empty_like(t, dtype=cast.get(n), device="meta") for n, t in tensors.items()}, images
+        yield {n: torch.empty_like(t, dtype=cast.get(n), device="meta") for n, t in own_tensors.items()}, images
+
+
+def check(module: nn.Module, input_shape: Sequence[int], batch_size: int) -> None:
+    """What can be counted, and for how large images."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError("a TorchScript module hides its layers; give the torch.nn.Module that it was made from")
+    if batch_size < 1 or min(input_shape, default=1) < 1:
+        raise ValueError(f"batch_size={batch_size}, input_shape={tuple(input_shape)}; give 1 or more of each")
 
 
 class Layers(list[tuple[str, nn.Module]]):
@@ -109,6 +120,8 @@ class Layers(list[tuple[str, nn.Module]]):
         """of those that have run, without the batch"""
         self.entered = 0
         """how many modules were called"""
+        self.calls: dict[str, int] = {}
+        """how often each was"""
 
     def __str__(self) -> str:
         name, module = self[-1]
@@ -130,6 +143,7 @@ def called_layers(module: nn.Module, layers: Layers) -> Iterator[None]:
         def enter(part: nn.Module, _: Any, name: str = name) -> None:
             layers.append((name, part))
             layers.entered += 1
+            layers.calls[name] = layers.calls.get(name, 0) + 1
 
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
     try:
@@ -139,20 +153,24 @@ def called_layers(module: nn.Module, layers: Layers) -> Iterator[None]:
             hook.remove()
 
 
-def call(module: nn.Module, tensors: Mapping[str, Tensor], images: Tensor, layers: Layers) -> Any:
+def call(module: nn.Module, own: Mapping[str, Tensor], images: Tensor, layers: Layers) -> Any:
     """The module's output, or a ValueError that names the layer that failed."""
     try:
-        return torch.func.functional_call(module, dict(tensors), (images,))
+        return torch.func.functional_call(module, dict(own), (images,))
     except Exception as error:
         given = f"an image of {'x'.join(map(str, images.shape[1:]))}"
         if len(layers) < 2 and isinstance(error, ValueError | TypeError):
             raise ValueError(f"{type(module).__name__} cannot read {given}: {error}") from error
-        if "meta" in str(error):
+        if any(sign in str(error) for sign in _BY_VALUES):
             raise ValueError(
                 f"{layers} decides by the values of a tensor, which a count does not have ({_first_line(error)}); "
                 "count a module without it"
             ) from error
         raise ValueError(f"{layers} failed on {given}: {_first_line(error)}") from error
+
+
+_BY_VALUES = ("item()", "_local_scalar_dense", "aten::nonzero", "aten::equal", "data-dependent", "out of meta tensor")
+"""what torch says where a tensor's values are asked for, and there are none"""
 
 
 def _first_line(error: Exception) -> str:
@@ -162,23 +180,22 @@ def _first_line(error: Exception) -> str:
 class _Recorder(Watch):  # type: ignore[no-untyped-call]
     """Notes every operator, its layer, its geometry and what it allocates."""
 
-    def __init__(self, module: nn.Module, tensors: Mapping[str, Tensor], images: Tensor) -> None:
+    def __init__(self, module: nn.Module, own: Mapping[str, Tensor], images: Tensor) -> None:
         super().__init__(images)
         self.layers, self.operators, self.storages = Layers(), list[Operator](), Storages()
         self._writer = {_storage(images): -1}
-        self._parameters = {_storage(tensors[n]): tensors[n].numel() for n, _ in module.named_parameters()}
+        self._parameters = {_storage(own[n]): own[n].numel() for n, _ in module.named_parameters()}
         self._counted, self._noted = set[int](), set[nn.Module]()
-        for tensor in tensors.values():
+        for tensor in own.values():
             self.storages.ignore(tensor)
         self.storages.note(images)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args = [_moved(a) for a in args]
+        args = without_values(args)
         self.storages.step = len(self.operators)
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        outs = [x for x in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(x, Tensor)]
-        reads = [x for a in args for x in (a if isinstance(a, (tuple, list)) else (a,)) if isinstance(x, Tensor)]
-        view = not func._schema.is_mutable and any(self.storages.knows(x) for x in outs)
+        outs, reads = tensors(out), tensors(args)
+        view = any(self.storages.knows(x) for x in outs) and not rules.writes(func)
         for x in outs:
             if self.storages.note(x):
                 self._writer.pop(_storage(x), None)  # of what had this place before
@@ -191,21 +208,20 @@ class _Recorder(Watch):  # type: ignore[no-untyped-call]
     def _note(self, func: Any, args: Sequence[Any], reads: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
         op, (layer, part) = func.overloadpacket, self.layers[-1] if self.layers else ("", nn.Module())
         maps = [x for x in reads if _storage(x) in self._writer]
-        rule = rules.MADDS.get(op)
         index = len(self.operators)
         writers = tuple(dict.fromkeys(self._writer[_storage(x)] for x in maps))
         self.operators.append(
             Operator(
                 layer,
                 type(part).__name__,
-                rules.called(op),
+                rules.called(op, args),
                 writers,
                 tuple(tuple(x.shape) for x in maps),
                 tuple(outs[0].shape),
                 *_window(op, args),
                 params=sum(self._first(_storage(x)) for x in reads),
                 buffers=0 if part in self._noted else sum(b.numel() for b in part.buffers(recurse=False)),
-                madds=rule(args, outs[0]) if rule else (0 if rules.counts(func) else None),
+                madds=rules.madds(func, args, outs[0]),
                 activations=outs[0].numel(),
                 bytes_read=sum(x.numel() * x.element_size() for x in {id(x): x for x in reads}.values()),
                 bytes_written=sum(x.numel() * x.element_size() for x in outs),
@@ -226,13 +242,6 @@ class _Recorder(Watch):  # type: ignore[no-untyped-call]
 
 def _storage(x: Tensor) -> int:
     return x.untyped_storage()._cdata
-
-
-def _moved(argument: Any) -> Any:
-    """Tensors that a module keeps beside its parameters and buffers still have values: without them."""
-    if isinstance(argument, Tensor) and argument.ndim and not argument.is_meta:
-        return torch.empty_like(argument, device="meta")
-    return argument
 
 
 def _window(op: Any, args: Sequence[Any]) -> tuple[Shape, Shape, Shape, Shape, int]:
