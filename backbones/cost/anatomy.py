@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any
 
 from backbones.cost.grouping import Unit, units
-from backbones.cost.naming import map_size
 from backbones.cost.report import Cost
 from backbones.cost.tree import LISTS, Tree, ancestors
 
@@ -42,6 +41,8 @@ class Anatomy:
             kind = cost.kinds.get("", "the network")
             raise ValueError(f"{kind} computes nothing from its image; give a module that does")
         self.operators, self.kinds, self.names = cost.operators, cost.kinds, cost.names
+        self.image = cost.input_shape
+        """(C, H, W) of what the network reads"""
         self.tree = Tree(self.operators, self.kinds)
         self.units: tuple[Unit, ...] = units(self.operators, self.tree)
         self.params, self.madds = sum(u.params for u in self.units), sum(u.madds for u in self.units)
@@ -74,11 +75,6 @@ class Anatomy:
 
     def part_of(self, unit: int) -> Part:
         return next(part for part in self.parts if unit in part.units)
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """(C, H, W) of what the network reads."""
-        return map_size(next(o.input_shapes[o.inputs.index(-1)] for o in self.operators if -1 in o.inputs))
 
     # -- parts
 
