@@ -37,7 +37,7 @@ def compare(threads: int) -> tuple[dict[str, Latency], dict[str, Prediction], di
     measured = {name: one for name, one in found.items() if isinstance(one, Latency)}
     madds = {name: catalog.load()[name]["measured"]["madds"] for name in measured}
     by_cost = sorted(measured, key=lambda name: madds[name])
-    known = anchors(by_cost)
+    known = anchors([name for name in by_cost if not measured[name].flags])  # as `select` repeats the others
     settings = {name: Setting(name, SIZE, 1, threads, "cpu") for name in measured}
     cache = Cache(machine.this("cpu"), machine.versions())
     told = predict(list(settings.values()), cache, {settings[name]: measured[name].p50 for name in known})
