@@ -7,7 +7,7 @@ from math import log
 from typing import Any
 
 from backbones.build import build_on_meta
-from backbones.cost import inference_memory, measure_cost
+from backbones.cost import measure_cost
 from backbones.factory import model_info
 
 SETTINGS = {"width": ("width",), "depth": ("depth",), "groups": ("groups", "cardinality")}
@@ -62,8 +62,8 @@ def _point(name: str, at: dict[str, Any]) -> dict[str, Any]:
     settings = {_setting(name, what): at[what] for what in SETTINGS.keys() & at.keys()}
     model, batch = build_on_meta(variant, settings), at.get("batch", 1)
     cost = measure_cost(model, (channels, height, width), batch)
-    memory = inference_memory(model, (channels, height, width), batch_size=batch)
-    return {**at, "params": cost.params, "madds": cost.madds, "activations": cost.activations, "memory": memory}
+    counted = {"params": cost.params, "madds": cost.madds, "activations": cost.activations, "memory": cost.cpu_memory}
+    return {**at, **counted}
 
 
 def _whole(value: float) -> float:

@@ -12,7 +12,8 @@ from backbones.choose import Latency, machine, measure
 from backbones.choose.cache import Cache
 from backbones.choose.latency import Setting, percentile
 from backbones.choose.prediction import Prediction, predict
-from backbones.choose.selecting import CLASSES, anchors
+from backbones.choose.selecting import CLASSES
+from backbones.choose.timed import anchors
 
 SIZE = 224
 

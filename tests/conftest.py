@@ -5,6 +5,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"  # before torch: two processes, two cores
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -22,6 +24,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if deep or (name and stands_for_none):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command of ours: (exit code, what it printed, what it printed as an error)."""
+    from backbones import cli
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["backbones", *args])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageColor
 
-from backbones import catalog, cli, plots, protocols
+from backbones import catalog, plots, protocols
 from backbones.pareto import pareto
 from backbones.plots import DARK, LIGHT, Picture
 from backbones.plots.growth import exponent
@@ -276,27 +276,15 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
         assert '"tooltip"' in json.dumps(specs)
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["backbones", "plot", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
-
-
 def test_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    code, out, _ = run("accuracy", "*resnet*", "alexnet", "--protocol", "10-crops", "--output", str(tmp_path / "a.svg"))
+    code, out, _ = run(
+        "plot", "accuracy", "*resnet*", "alexnet", "--protocol", "10-crops", "--output", str(tmp_path / "a.svg")
+    )
     assert (code, out) == (0, f"{tmp_path}/a.svg, .png and .csv\n")
     with (tmp_path / "a.csv").open(newline="") as file:
         names = {row["network"] for row in csv.DictReader(file)}
     assert {"alexnet", "resnet50", "plain34"} - names == {"plain34"}
-    run("stages", "alexnet", "resnet50.tv", "--output", str(tmp_path / "new"), "--dark")
+    run("plot", "stages", "alexnet", "resnet50.tv", "--output", str(tmp_path / "new"), "--dark")
     assert {p.name for p in (tmp_path / "new").iterdir()} == {f"stages-dark.{s}" for s in ("svg", "png", "csv")}
 
 
@@ -313,7 +301,7 @@ def test_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> No
     ],
 )
 def test_mistakes_are_told(run: Callable[..., tuple[int, str, str]], args: list[str], words: str) -> None:
-    code, _, err = run(*args)
+    code, _, err = run("plot", *args)
     assert code == 2
     assert words in err
 

@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 
 import backbones
-from backbones import cli, create_model
+from backbones import create_model
 from backbones.catalog import load
 from backbones.cli import convert
 from backbones.data import open_data
@@ -25,23 +25,6 @@ from backbones.weights.peers import PEERS
 
 BACKBONES = (sys.executable, "-m", "backbones")
 FLAGS = ("--val-split", "0.1", "--opt", "sgd", "--lr", "0.05", "--model-ema", "False")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run a command: (exit code, what it printed, what it printed as an error)."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["backbones", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backbones import cli, units
+from backbones import units
 
 VGG16 = {"params": 138_357_544, "madds": 15_470_264_320, "buffers": 0}  # the paper's configuration D, with biases
 NETS = """
@@ -41,21 +42,14 @@ def wants(channels):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def said(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Run a command: what it printed, or with `wrong` the error that it printed before it ended with 2."""
-    monkeypatch.setenv("COLUMNS", "200")
 
     def call(command: str, wrong: bool = False) -> str:
-        monkeypatch.setattr(sys, "argv", ["backbones", *command.split()])
-        if not wrong:
-            cli.main()
-            return capsys.readouterr().out
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capsys.readouterr().err
-        assert stop.value.code == 2
-        assert "Traceback" not in said
-        return said
+        code, out, err = run(*command.split())
+        assert code == (2 if wrong else 0), err
+        assert "Traceback" not in err
+        return err if wrong else out
 
     return call
 
@@ -72,10 +66,10 @@ def read_csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_the_sums_are_the_same_in_every_format(run) -> None:
-    told = json.loads(run("cost vgg16 --format json"))
-    *rows, total = read_csv(run("cost vgg16 --format csv"))
-    table = run("cost vgg16")
+def test_the_sums_are_the_same_in_every_format(said) -> None:
+    told = json.loads(said("cost vgg16 --format json"))
+    *rows, total = read_csv(said("cost vgg16 --format csv"))
+    table = said("cost vgg16")
     for what, n in VGG16.items():
         assert told["total"][what] == n == sum(row[what] for row in told["rows"])
         assert int(total[what]) == n == sum(int(row[what]) for row in rows)
@@ -84,17 +78,17 @@ def test_the_sums_are_the_same_in_every_format(run) -> None:
     assert units.CONVENTION in " ".join(table.split())
 
 
-def test_the_catalog_says_what_a_count_says(run) -> None:
-    assert run("cost senet154 --format json") == run("cost senet154 --size 224 --format json")
+def test_the_catalog_says_what_a_count_says(said) -> None:
+    assert said("cost senet154 --format json") == said("cost senet154 --size 224 --format json")
 
 
-def test_an_alias_needs_no_torch(run, monkeypatch) -> None:
+def test_an_alias_needs_no_torch(said, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "backbones.cost", None)  # who imports it fails
-    assert "28,088,024 params" in run("cost seresnet50")
+    assert "28,088,024 params" in said("cost seresnet50")
 
 
-def test_batches_and_layers(run) -> None:
-    one, two = (json.loads(run(f"cost vgg16 --per layer --batch-size {n} --format json")) for n in (1, 2))
+def test_batches_and_layers(said) -> None:
+    one, two = (json.loads(said(f"cost vgg16 --per layer --batch-size {n} --format json")) for n in (1, 2))
     for what, times in {"params": 1, "madds": 2, "activations": 2}.items():
         assert two["total"][what] == times * one["total"][what] == sum(row[what] for row in two["rows"])
 
@@ -109,36 +103,36 @@ def test_batches_and_layers(run) -> None:
         ("timm:resnet18", 11_689_512, "3x224x224"),
     ],
 )
-def test_the_networks_of_others(run, monkeypatch, network: str, params: int, shape: str) -> None:
+def test_the_networks_of_others(said, monkeypatch, network: str, params: int, shape: str) -> None:
     pytest.importorskip(network.split(":")[0])
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", None)  # who downloads fails
-    assert f"{network} at {shape}: {params:,} params" in run(f"cost {network}")
+    assert f"{network} at {shape}: {params:,} params" in said(f"cost {network}")
 
 
-def test_the_size_is_that_of_the_module_not_of_some_weights(run) -> None:
-    assert "torchvision:vit_h_14 at 3x224x224: 632,045,800 params" in run("cost torchvision:vit_h_14")
+def test_the_size_is_that_of_the_module_not_of_some_weights(said) -> None:
+    assert "torchvision:vit_h_14 at 3x224x224: 632,045,800 params" in said("cost torchvision:vit_h_14")
 
 
 @pytest.mark.parametrize(
     ("name", "params", "shape"),
     [("depths", 2 * 84, (3, 224, 224)), ("ready", 7 * 28, (3, 224, 224)), ("Small", 24, (2, 5, 4))],
 )
-def test_a_module_of_a_file(run, nets: Path, name: str, params: int, shape: tuple[int, ...]) -> None:
+def test_a_module_of_a_file(said, nets: Path, name: str, params: int, shape: tuple[int, ...]) -> None:
     path = list(sys.path)
-    assert f"{name} at {'x'.join(map(str, shape))}: {params:,} params" in run(f"cost {nets}:{name}")
+    assert f"{name} at {'x'.join(map(str, shape))}: {params:,} params" in said(f"cost {nets}:{name}")
     assert sys.path == path
 
 
-def test_two_files_have_each_what_lies_beside_it(run, nets: Path, tmp_path: Path) -> None:
+def test_two_files_have_each_what_lies_beside_it(said, nets: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "nets.py"
     other.parent.mkdir()
     other.write_text(NETS)
     (other.parent / "beside.py").write_text("CHANNELS = 8\n")
-    assert "196 params" in run(f"cost {nets}:ready")
-    assert "224 params" in run(f"cost {other}:ready")
+    assert "196 params" in said(f"cost {nets}:ready")
+    assert "224 params" in said(f"cost {other}:ready")
 
 
-def test_a_file_that_fails_names_its_line(run, nets: Path) -> None:
+def test_a_file_that_fails_names_its_line(said, nets: Path) -> None:
     line = NETS.lstrip().splitlines().index('    return {}["nothing"]') + 1
     for name, words in {
         "fails": f"nets.py, line {line}: KeyError: 'nothing'",
@@ -147,29 +141,29 @@ def test_a_file_that_fails_names_its_line(run, nets: Path) -> None:
         "number": "nets.py:number is int",
         "absent": "nets.py has no 'absent'",
     }.items():
-        assert words in run(f"cost {nets}:{name}", wrong=True)
+        assert words in said(f"cost {nets}:{name}", wrong=True)
     for text, words in {
         "x = 1\ndef (\n": "line 2: SyntaxError: invalid syntax",
         "import no_such_module\n": "line 1: ModuleNotFoundError: No module named 'no_such_module'",
         "\n\nraise SystemExit(0)": "line 3: SystemExit: 0",
     }.items():
         nets.write_text(text)
-        assert f"{nets}, {words}" in run(f"cost {nets}:x", wrong=True)
+        assert f"{nets}, {words}" in said(f"cost {nets}:x", wrong=True)
 
 
-def test_memory_as_a_row(run) -> None:
-    told = json.loads(run("cost lenet5 --train adamw --batch-size 4 --fit 1GB --format json"))
+def test_memory_as_a_row(said) -> None:
+    told = json.loads(said("cost lenet5 --train adamw --batch-size 4 --fit 1GB --format json"))
     assert told["weights"] // 4 == 61_080  # 60,000 trained values, 1,080 fixed ones of the radial basis functions
     assert told["state"] >= 2 * told["gradients"] == 2 * 4 * 60_000  # Adam's two moments
     assert told["peak"] < told["memory"] == 10**9
-    (row,) = read_csv(run("cost lenet5 --train adamw --batch-size 4 --fit 1GB --format csv"))
+    (row,) = read_csv(said("cost lenet5 --train adamw --batch-size 4 --fit 1GB --format csv"))
     assert {key: str(n) for key, n in told.items() if key != "input_shape"} | {"input_shape": "1x32x32"} == row
-    assert f"1 GB hold {told['largest_batch']:,} images" in run("cost lenet5 --train adamw --fit 1GB")
+    assert f"1 GB hold {told['largest_batch']:,} images" in said("cost lenet5 --train adamw --fit 1GB")
     full, half = (
-        json.loads(run(f"cost vgg16 --fit 4GB --precision {p} --format json")) for p in ("float32", "bfloat16")
+        json.loads(said(f"cost vgg16 --fit 4GB --precision {p} --format json")) for p in ("float32", "bfloat16")
     )
     assert full["peak"] == pytest.approx(2 * half["peak"], rel=1e-3)
-    assert "| network | input shape |" in run("cost lenet5 --fit 1GB --format md")
+    assert "| network | input shape |" in said("cost lenet5 --fit 1GB --format md")
 
 
 @pytest.mark.parametrize(
@@ -183,21 +177,21 @@ def test_memory_as_a_row(run) -> None:
         ("efficientnet_b0 --depth 1 1.8", "depth", 0.8, 1.3),
     ],
 )
-def test_how_multiply_adds_grow(run, command: str, what: str, low: float, high: float) -> None:
-    told = json.loads(run(f"scale {command} --format json"))
+def test_how_multiply_adds_grow(said, command: str, what: str, low: float, high: float) -> None:
+    told = json.loads(said(f"scale {command} --format json"))
     assert low < told["exponents"][what]["madds"] < high
     assert len(told["points"]) == len(command.split()) - 2
 
 
-def test_a_batch_costs_its_images(run) -> None:
-    told = json.loads(run("scale resnet20_cifar --batch 1 2 8 --format json"))["exponents"]["batch"]
+def test_a_batch_costs_its_images(said) -> None:
+    told = json.loads(said("scale resnet20_cifar --batch 1 2 8 --format json"))["exponents"]["batch"]
     assert told["madds"] == pytest.approx(1, abs=1e-12)
     assert told["activations"] == pytest.approx(1, abs=1e-12)
     assert told["params"] == pytest.approx(0, abs=1e-12)
-    table = run("scale lenet5 --batch 1 2")
+    table = said("scale lenet5 --batch 1 2")
     assert "with batch: params ~ batch^0.00, madds ~ batch^1.00" in table
     assert units.CONVENTION in " ".join(table.split())
-    assert [row["batch"] for row in read_csv(run("scale lenet5 --batch 1 2 --format csv"))] == ["1", "2"]
+    assert [row["batch"] for row in read_csv(said("scale lenet5 --batch 1 2 --format csv"))] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -222,8 +216,8 @@ def test_a_batch_costs_its_images(run) -> None:
         ("scale lenet5", "nothing to scale"),
     ],
 )
-def test_wrong_inputs(run, command: str, words: str) -> None:
-    assert words in run(command, wrong=True)
+def test_wrong_inputs(said, command: str, words: str) -> None:
+    assert words in said(command, wrong=True)
 
 
 def test_amounts_are_rounded_before_their_unit_is_chosen() -> None:

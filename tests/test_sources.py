@@ -3,8 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ import torch
 from server import COMMIT, Page, Server, serving
 from torchvision.models import GoogLeNet, Inception3, get_model_weights
 
-from backbones import catalog, cli
+from backbones import catalog
 from backbones.records import Preprocessing
 from backbones.weights import hub, published, sources, timm, torchvision
 from backbones.weights.sources import Published, Repo, cached, default, fetch, find, twins
@@ -245,33 +244,24 @@ def test_a_config_that_cannot_be_is_refused(at_hub: Server, changes: dict[str, o
         fetch(Repo("me/net"))
 
 
-def test_command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["backbones", "weights", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
+def test_command(home: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     checkpoint = home / "hub" / "checkpoints" / Path(str(tv().place)).name
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    code, out, _ = run("resnet50")
+    code, out, _ = run("weights", "resnet50")
     assert code == 0
     for w in sources.published(["resnet50.tv"]):
         assert f"\n{w.weights} " in out
     (line,) = (line for line in out.splitlines() if line.startswith("tv:IMAGENET1K_V2"))
     assert line.split() == ["tv:IMAGENET1K_V2", "80.86", "95.43", "224", "103", "MB", "yes"]
-    _, out, _ = run("efficientnet_b0")
+    _, out, _ = run("weights", "efficientnet_b0")
     assert ("efficientnet_b0.tv\n" in out.replace(" ", ""), "timm:ns_jft_in1k" in out) == (True, True)
-    _, out, _ = run("resnet50.tv", "--json")
+    _, out, _ = run("weights", "resnet50.tv", "--json")
     told = json.loads(out)
     assert (told[1]["cached"], told[0]["cached"]) == (str(checkpoint), "")
     assert told[2]["place"] == "hf:timm/resnet50.a1_in1k"
-    code, _, err = run("lenet5")
+    code, _, err = run("weights", "lenet5")
     assert (code, "no published weights fit lenet5" in err) == (2, True)
-    code, _, err = run("resnet5O")
+    code, _, err = run("weights", "resnet5O")
     assert (code, "Did you mean 'resnet50'" in err) == (2, True)

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -16,8 +16,8 @@ WEIGHTS = 1 << 27
 MAPS = 1 << 25
 FIRST = 0.6
 """share of the time for the first pass over as many calls as it takes"""
-ENOUGH = 16
-"""timings of a call, where time is left"""
+ROUNDS = 7
+"""more of them, in another order each time, where time is left"""
 MODULES = 1000
 
 
@@ -37,21 +37,20 @@ class Prober:
         `alive` is asked between calls, and may end it all.
         """
         seen: list[list[float]] = [[] for _ in calls]
-        start, order = time.perf_counter(), list(range(len(calls)))
-        limit, generator = FIRST * seconds, random.Random(0)
-        while order and len(seen[order[0]]) < ENOUGH:
+        start, generator = time.perf_counter(), random.Random(0)
+
+        def round_of(order: Iterable[int], until: float) -> None:
             for i in order:
                 alive()
-                if time.perf_counter() - start > limit:
-                    break
+                if time.perf_counter() - start > until:
+                    return
                 seen[i] += self._timed(calls[i])
-            else:
-                limit = seconds
-            order = [i for i in order if seen[i]]
-            if limit == seconds and time.perf_counter() - start > limit:
-                break
-            limit = seconds
+
+        round_of(range(len(calls)), FIRST * seconds)
+        order = [i for i, own in enumerate(seen) if own]
+        for _ in range(ROUNDS):
             generator.shuffle(order)
+            round_of(order, seconds)
         return [median(own) if own else None for own in seen]
 
     def _timed(self, call: str) -> list[float]:

@@ -22,6 +22,8 @@ class Figure:
     """to here; of what is measured, what it may be when the machine drifts by less than is flagged"""
     source: str = ""
     """table of the paper, weights of the publisher, or what is to be said against a measurement"""
+    at: str = ""
+    """when it was measured, UTC: the machine may be faster or slower by now"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Candidate:
             if what == "top1":
                 row["top1_source"] = figure and figure.source
             if what == "latency":
+                row["latency_at"] = figure and figure.at
                 row |= {"latency_low": figure and figure.low, "latency_high": figure and figure.high}
         return row
 

@@ -28,7 +28,7 @@ def calls(module: nn.Module, input_shape: Sequence[int], batch_size: int = 1) ->
         recorder = _Recorder({x.untyped_storage()._cdata for x in own.values()})
         with evaluating(module), torch.no_grad(), called_layers(module, layers), recorder:
             call(module, own, images, layers)
-    recorder.seen["module"] = layers.entered
+    recorder.seen["module"] = layers.calls.total()
     return recorder.seen
 
 

@@ -1,5 +1,6 @@
 """One forward pass on the meta device, operator by operator: nothing is allocated, nothing of the module changes."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from backbones.cost import rules
 from backbones.cost.storages import Life, Storages
-from backbones.geometry import Geometry, Watch, evaluating, newest, tensors, without_values
+from backbones.geometry import Geometry, Watch, evaluating, newest, tensors
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
@@ -118,10 +119,8 @@ class Layers(list[tuple[str, nn.Module]]):
         super().__init__()
         self.outputs: dict[str, Shape] = {}
         """of those that have run, without the batch"""
-        self.entered = 0
-        """how many modules were called"""
-        self.calls: dict[str, int] = {}
-        """how often each was"""
+        self.calls = Counter[str]()
+        """how often each was called"""
 
     def __str__(self) -> str:
         name, module = self[-1]
@@ -142,8 +141,7 @@ def called_layers(module: nn.Module, layers: Layers) -> Iterator[None]:
 
         def enter(part: nn.Module, _: Any, name: str = name) -> None:
             layers.append((name, part))
-            layers.entered += 1
-            layers.calls[name] = layers.calls.get(name, 0) + 1
+            layers.calls[name] += 1
 
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
     try:
@@ -191,7 +189,6 @@ class _Recorder(Watch):  # type: ignore[no-untyped-call]
         self.storages.note(images)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args = without_values(args)
         self.storages.step = len(self.operators)
         out = super().__torch_dispatch__(func, types, args, kwargs)
         outs, reads = tensors(out), tensors(args)
