@@ -14,7 +14,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q --compile-bytecode -p .venv -c constraints.txt -e '.[train,plots,infer,keras,dev]'
+	$(BIN)/uv pip install -q --compile-bytecode -p .venv -c constraints.txt -e '.[train,plots,infer,keras,hf,dev]'
 	touch $@
 
 check: install
