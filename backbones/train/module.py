@@ -5,36 +5,14 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from backbones.backbone import Backbone, WithAux
 from backbones.data.transforms import Mixer
 from backbones.records import Recipe
+from backbones.train.loss import limit_filters, training_loss
 from backbones.train.optimise import make_optimiser, rate
-
-
-def training_loss(output: Tensor | WithAux, labels: Tensor, recipe: Recipe) -> Tensor:
-    """(N, classes) and (N,) labels or (N, classes) shares -> one number; auxiliary heads add theirs, weighted.
-
-    "map" is LeNet-5's criterion (eq. 9): with penalties y = -logits, the mean of y_label + log(e^-j + sum_i e^-y_i).
-    That is the cross entropy with one more class, rubbish, whose penalty is always j.
-    """
-    if isinstance(output, WithAux):
-        auxiliary = sum(training_loss(logits, labels, recipe) for logits in output.aux)
-        return training_loss(output.logits, labels, recipe) + recipe.aux_weight * auxiliary
-    logits = output
-    if recipe.loss == "map":
-        logits = F.pad(logits, (0, 1), value=-recipe.rubbish)
-    return F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
-
-
-@torch.no_grad()
-def limit_filters(model: nn.Module, max_rms: float) -> None:
-    """Scale every filter of every convolution whose root mean square exceeds `max_rms` back to it (ZFNet, Sec. 3)."""
-    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
-        rms = conv.weight.square().mean((1, 2, 3), keepdim=True).sqrt()
-        conv.weight.mul_((max_rms / rms).clamp(max=1.0))
 
 
 class Classifier(L.LightningModule):

@@ -12,7 +12,7 @@ from torch import nn
 from backbones.backbone import Backbone
 from backbones.data import Data, check_part
 from backbones.records import Recipe
-from backbones.train.module import training_loss
+from backbones.train.loss import training_loss
 
 
 def check_data(data: Data) -> None:
