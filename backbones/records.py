@@ -220,14 +220,26 @@ class Options:
     """side of the network's input; the paper's by default"""
     workers: int | None = None
     """processes that load images, 0 for none; half of the processors by default, up to 8"""
-    amp: bool = False
-    """mixed precision"""
-    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
-    """its 16-bit type"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """of the computation, as Lightning names it; the weights are kept in 32 bits"""
     devices: str = "auto"
-    """devices per machine: a number, or a list such as 0,2"""
+    """devices per machine: a number, or a list such as 0,2; processes, where there is no GPU"""
     nodes: int = 1
     """machines"""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """how several processes train one network; auto is ddp"""
+    accumulate: int = 1
+    """parts in which each process takes its share of a batch, one after the other"""
+    sync_batchnorm: bool = False
+    """batch norms take the statistics of the whole batch, not of each process' share (on GPUs)"""
+    checkpoint_every_steps: int | None = None
+    """write a checkpoint after so many steps; and at the end of epochs, as the next one"""
+    checkpoint_every_minutes: float = 10.0
+    """the same, by the clock"""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """what to do with images that cannot be read: say so before the start, or leave them out and list them"""
+    hang_seconds: float = 45.0
+    """end a run whose processes stand still for so long, or 5 times the longest step so far"""
     early_stop: int | None = None
     """stop after so many epochs without a better validation accuracy"""
 

@@ -15,8 +15,8 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self._model = model.state_dict(keep_vars=True)
-        self._kept = {name: tensor.detach().clone() for name, tensor in self._model.items()}
+        self._model = model
+        self._kept = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
         self._floats = [name for name, tensor in self._kept.items() if tensor.is_floating_point()]
         self._others = [name for name in self._kept if name not in set(self._floats)]
 
@@ -24,10 +24,11 @@ class Average:
     def update(self) -> None:
         """After a step of the optimiser."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        old, new = ([state[name].detach() for name in self._floats] for state in (self._kept, self._model))
+        weights = self._weights()
+        old, new = ([state[name].detach() for name in self._floats] for state in (self._kept, weights))
         torch._foreach_lerp_(old, new, 1 - decay)
         for name in self._others:
-            self._kept[name].copy_(self._model[name])
+            self._kept[name].copy_(weights[name])
         self.steps += 1
 
     @contextmanager
@@ -54,8 +55,10 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, mine in self._kept.items():
-            theirs: Tensor = self._model[name]
-            held = mine.clone()
-            mine.copy_(theirs)
-            theirs.copy_(held)
+        for name, theirs in self._weights().items():
+            held = theirs.clone()
+            theirs.copy_(self._kept[name])
+            self._kept[name].copy_(held)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return self._model.state_dict(keep_vars=True)

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+AGAIN = 1.0
+"""seconds between two signals that are not one, which a terminal and a launcher both passed on"""
+
 
 class Stopped(BaseException):
     """A signal asked for the end of the run; what was done is saved when this is raised."""
@@ -22,11 +25,11 @@ class Stopped(BaseException):
 class Requests:
     """What this process was asked to do after the step that it is in.
 
-    A second signal of the same kind ends the process at once, as if this class did not exist.
+    The same signal a second later ends the process at once, as if this class did not exist.
     """
 
     def __init__(self, save_minutes: float | None, clock: bool) -> None:
-        self.signal = 0
+        self.signal, self._heard = 0, 0.0
         self._seconds = 60 * save_minutes if save_minutes and clock else float("inf")
         self._saved = time.monotonic()
 
@@ -44,19 +47,25 @@ class Requests:
         """A checkpoint was made now."""
         self._saved = time.monotonic()
 
+    @property
+    def seconds_since(self) -> float:
+        """since the last checkpoint"""
+        return time.monotonic() - self._saved
+
     def told(self) -> tuple[int, int]:
         """(signal number or 0, whether the clock asks for a checkpoint)"""
-        return self.signal, int(time.monotonic() - self._saved > self._seconds)
+        return self.signal, int(self.seconds_since > self._seconds)
 
     def _hear(self, number: int, frame: Any) -> None:
-        if self.signal == number:
+        if self.signal == number and time.monotonic() - self._heard > AGAIN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.signal = number
+        if self.signal != number:
+            self.signal, self._heard = number, time.monotonic()
 
 
 class Agreement:
-    """The largest of what all processes were asked, one step late: the answer is under way while they compute."""
+    """What all processes of a run know together; on the CPU, so that no GPU waits for it."""
 
     def __init__(self, requests: Requests) -> None:
         self.requests = requests
@@ -65,7 +74,10 @@ class Agreement:
         self._asked: tuple[Tensor, Any] | None = None
 
     def after_step(self) -> tuple[int, int]:
-        """What all processes do now: (signal number or 0, whether to save)."""
+        """What all processes do now: (signal number or 0, whether to save), the largest of what each was asked.
+
+        One step late: the answer is under way while they compute.
+        """
         if self._group is None:
             return self.requests.told()
         stop, save = 0, 0
@@ -76,3 +88,19 @@ class Agreement:
         answer = torch.tensor(self.requests.told())
         self._asked = answer, distributed.all_reduce(answer, distributed.ReduceOp.MAX, self._group, async_op=True)
         return stop, save
+
+    def total(self, sums: Tensor) -> list[float]:
+        """Over all processes."""
+        return self.gathered(sums).sum(0).tolist()
+
+    def gathered(self, sums: Tensor) -> Tensor:
+        """(...) of every process -> (processes, ...)"""
+        if self._group is None:
+            return sums[None]
+        everyones = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(everyones, sums, self._group)
+        return torch.stack(everyones)
+
+    def first(self, answer: bool) -> bool:
+        """That of the first process."""
+        return bool(self.gathered(torch.tensor([answer]))[0])

@@ -1,6 +1,7 @@
 """The state of a run on the disk: written whole beside the training, checked when read, two good generations kept."""
 
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,8 @@ class Store:
         self.folder = folder
         self.last_good: Path | None = None
         """the newest generation that this process has written or read"""
+        self.seconds = 0.0
+        """that the last generation took to write, beside the training"""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -71,7 +74,7 @@ class Store:
             path.unlink()
 
     def _commit(self, step: int, tensors: Mapping[str, Tensor], told: str) -> None:
-        path = self.folder / PATTERN.replace("*", f"{step:09d}")
+        path, start = self.folder / PATTERN.replace("*", f"{step:09d}"), time.perf_counter()
         try:
             commit(path, tensors, FORMAT, told)
         except Exception as error:  # the writer of safetensors has errors of its own
@@ -80,6 +83,7 @@ class Store:
         self.last_good = path
         for old in self._generations()[KEPT:]:
             old.unlink()
+        self.seconds = time.perf_counter() - start
 
     def _generations(self) -> list[Path]:
         """Newest first."""

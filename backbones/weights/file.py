@@ -61,7 +61,9 @@ def read_committed(path: str | PathLike[str], form: str) -> tuple[str, dict[str,
     return metadata.get("checkpoint", ""), _unaltered(path, header, metadata)
 
 
-def _unaltered(path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str]) -> dict[str, Tensor]:
+def _unaltered(
+    path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
     state = read_tensors(path, header)
     if metadata.get("digest") != _digest(state, metadata.get("checkpoint", "")):
         raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
