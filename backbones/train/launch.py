@@ -79,7 +79,8 @@ def connect(model: nn.Module, options: Options) -> Fabric:
         strategy=several if processes > 1 else "auto",
         precision=options.precision,
     )
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # the console says what there is to say
+    for name in ("lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # the console says what there is to say
     fabric.launch()
     return fabric
 
