@@ -93,20 +93,25 @@ def evaluate(
         per_class = dict(zip(classes, metrics.per_class, strict=True))
         print(json.dumps({"data": data, "part": name, **figures, "classes": per_class}))
         return
-    _print(f"{' + '.join(networks)} on {data}, {name} part", members, metrics, classes)
+    title = f"{' + '.join(dict.fromkeys(networks))} on {data}, {name} part"
+    _print(title, sources, members, metrics, classes)
 
 
-def _print(title: str, members: "Sequence[Member]", metrics: "Metrics", classes: Sequence[str]) -> None:
+def _print(
+    title: str, sources: Sequence[str], members: "Sequence[Member]", metrics: "Metrics", classes: Sequence[str]
+) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     protocol, (low, high) = members[0].views.protocol, metrics.interval
     table = Table("figure", "value", box=None, title=escape(title), title_justify="left")
-    for looked in dict.fromkeys(str(member.views) for member in members):
-        table.add_row("views", looked)
+    for source in sources:
+        table.add_row("source", escape(source))
+    for views in dict.fromkeys(str(member.views) for member in members):
+        table.add_row("protocol", views)
+    table.add_row("as in", protocol.source)
     table.add_row("mean of", protocol.averaged + (f", of {len(members)} networks" if len(members) > 1 else ""))
-    table.add_row("protocol of", protocol.source)
     table.add_row("images", f"{metrics.images:,}")
     table.add_row("top-1", f"{metrics.top1:.2f} %  (95 % interval {low:.2f} to {high:.2f} %)")
     if metrics.top5 is not None:
@@ -162,6 +167,7 @@ def predict(
 def _networks(sources: Sequence[str], weights: Sequence[str]) -> "list[tuple[Backbone, Preprocessing]]":
     """The networks that runs, files and names with weights stand for."""
     from backbones import create_model, list_models
+    from backbones.evaluate import usual_preprocessing
 
     names = [source for source in sources if not Path(source).exists() and source in list_models()]
     if not sources or len(names) != len(weights):
@@ -175,9 +181,7 @@ def _networks(sources: Sequence[str], weights: Sequence[str]) -> "list[tuple[Bac
             loaded.append(_load(Path(source)))
             continue
         model = create_model(source, weights=next(left)).eval()
-        if model.checkpoint.preprocessing is None:
-            raise ValueError(f"the weights for {source} do not say how their images are to be prepared; give others")
-        loaded.append((model, model.checkpoint.preprocessing))
+        loaded.append((model, model.checkpoint.preprocessing or usual_preprocessing(model)))
     return loaded
 
 

@@ -6,7 +6,7 @@ from backbones.evaluate.dense import dense_form
 from backbones.evaluate.metrics import Metrics, measure
 from backbones.evaluate.run import Collected, collect, evaluate
 from backbones.evaluate.together import answers_together, processes
-from backbones.evaluate.views import PROTOCOLS, Protocol, Views, prepare
+from backbones.evaluate.views import PROTOCOLS, Protocol, Views, prepare, usual_preprocessing
 
 __all__ = [
     "PROTOCOLS",
@@ -24,4 +24,5 @@ __all__ = [
     "measure",
     "prepare",
     "processes",
+    "usual_preprocessing",
 ]

@@ -57,6 +57,8 @@ class Unread(NamedTuple):
 class Cutter(IterableDataset[Batch | Unread]):
     """Cuts the views of one process' images and stacks them, never more than `batch_size` at a time.
 
+    An image's views are cut when they are asked for; with workers, two batches of each wait to be taken.
+
     `groups` are the numbers of images whose views share batches, whoever cuts them: what is in a batch, and so every
     last bit of the answers, does not depend on the number of workers and processes.
     """

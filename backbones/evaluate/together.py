@@ -50,15 +50,17 @@ def answers_together(
     if not dist.is_initialized():
         return answers(members, part, batch_size, workers)
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    wrong, mine = "", Share(torch.zeros(0, dtype=torch.long), torch.zeros(0, 0), torch.zeros(0, dtype=torch.long))
+    cause: Exception | None = None
+    mine = Share(torch.zeros(0, dtype=torch.long), torch.zeros(0, 0), torch.zeros(0, dtype=torch.long))
     try:
         mine = share(members, part, batch_size, workers, rank, world_size)
     except Exception as error:  # whatever it is, the others must not wait
-        wrong = str(error) or type(error).__name__
+        cause = error
+    wrong = "" if cause is None else str(cause) or type(cause).__name__
     told: list[tuple[str, torch.Size]] = [("", mine.logits.shape)] * world_size
     dist.all_gather_object(told, (wrong, mine.logits.shape))
     if bad := [f"process {one} of {world_size}: {why}" for one, (why, _) in enumerate(told) if why]:
-        raise ValueError("\n".join(bad))
+        raise ValueError("\n".join(bad)) from cause
     if rank:
         for tensor in mine:
             dist.send(tensor.contiguous(), 0)

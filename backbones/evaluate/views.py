@@ -4,19 +4,27 @@ A mean over views, scales and networks is a mean of probabilities (after the sof
 take it, every view with the same weight.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from backbones.backbone import Backbone
 from backbones.data import eval_transform
 from backbones.records import Preprocessing
 
+log = logging.getLogger("backbones")
+_centre_crop = cache(eval_transform)
+
 Cut = Callable[[Tensor, int, InterpolationMode], Iterator[Tensor]]
 """uint8 (C, H, W) at one scale, side of the crop -> its views, one at a time"""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""mean and deviation of its colours, as most libraries have them"""
 REFERENCE = 224
 """side of the crop that the scales of a `Protocol` go with"""
 
@@ -79,12 +87,12 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol("single", "usual since ResNeXt, Sec. 4", 1, "nothing: one centre crop"),
-        Protocol("10-crop", "AlexNet, Sec. 4.1", 10, "the probabilities of 10 crops of each scale", cut=ten_crops),
+        Protocol("10-crop", "AlexNet, Sec. 4.1", 10, "the probabilities of 10 crops of every scale", cut=ten_crops),
         Protocol(
             "144-crop",
             "GoogLeNet, Sec. 7",
             36,
-            "the probabilities of 3 squares x 6 crops x 2 mirror images of each scale",
+            "the probabilities of 3 squares x 6 crops x 2 mirror images of every scale",
             scales=(256, 288, 320, 352),
             cut=crops_of_squares,
         ),
@@ -92,7 +100,7 @@ PROTOCOLS = {
             "dense",
             "VGG, Sec. 3.2 and 4",
             2,
-            "the class scores over all positions, then the probabilities of the image and its mirror image",
+            "the class scores over all positions, then the probabilities of every scale and mirror image",
             cut=whole,
             dense=True,
         ),
@@ -100,7 +108,7 @@ PROTOCOLS = {
             "multi-scale",
             "ResNet, Sec. 3.4, in the form of VGG, mirror images too",
             2,
-            "the class scores over all positions, then the probabilities of 5 scales and their mirror images",
+            "the class scores over all positions, then the probabilities of every scale and mirror image",
             scales=(224, 256, 384, 480, 640),
             cut=whole,
             dense=True,
@@ -125,7 +133,7 @@ class Views:
         """uint8 (C, H, W) -> float32 views (C, H', W')"""
         told = self.preprocessing
         if self.protocol.cut is None:
-            yield eval_transform(told)(image)
+            yield _centre_crop(told)(image)
             return
         mode = InterpolationMode("nearest-exact" if told.interpolation == "nearest" else told.interpolation)
         for scale in self.scales:
@@ -200,3 +208,22 @@ def prepare(
     if min(scales) < least:
         raise ValueError(f"scales {scales}: the shorter side of an image must be {least} or more, the crop's")
     return Views(wanted, told, scales)
+
+
+def usual_preprocessing(model: Backbone) -> Preprocessing:
+    """What most published weights were trained with, for those that do not say; a log line tells what was taken."""
+    _, height, width = model.variant.input_size
+    if model.in_channels != 3:
+        raise ValueError(
+            f"the weights do not say how images of {model.in_channels} channels are to be prepared; give a file of ours"
+        )
+    taken = Preprocessing(3, (height, width), *IMAGENET, crop=model.variant.crop)
+    log.warning(
+        "%s: the weights do not say how images are to be prepared; taken as ImageNet's usually are: mean %s, "
+        "deviation %s, %s; --size and --crop change the crop",
+        model.variant.name,
+        taken.mean,
+        taken.std,
+        taken.interpolation,
+    )
+    return taken
