@@ -22,7 +22,10 @@ def row(names: Sequence[str], members: Sequence[Member], metrics: Metrics) -> di
     scales = _joined([" ".join(map(str, v.scales)) for v in views])
     told = [view.preprocessing for view in views]
     shares = [v.preprocessing.crop if not v.scales else v.preprocessing.size[0] / v.scales[0] for v in views]
-    params = sum(p.numel() for member in members for p in member.model.parameters())
+    weights = [named for member in members for named in member.model.named_parameters()]
+    params = sum(
+        weight.numel() for name, weight in weights if not name.startswith("aux.")
+    )  # which run in training only
     single = all(len(v.scales) < 2 for v in views) and not views[0].protocol.dense
     top5 = metrics.top5
     return {
