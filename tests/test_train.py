@@ -23,7 +23,7 @@ import backbones
 from backbones import create_model, train
 from backbones.catalog import load
 from backbones.data import Data, open_data
-from backbones.evaluate import measure
+from backbones.evaluate import Member, answers, measure, prepare
 from backbones.recipes import MODERN, check, choose, size_to
 from backbones.records import DataInfo, Options, Recipe
 from backbones.train import preflight
@@ -180,8 +180,8 @@ def test_a_run_leaves_its_folder(digits: Data, tmp_path: Path) -> None:
     assert f"{result.metrics.top1:.2f} %" in report
     assert "curves.svg" in report
     assert json.loads((folder / "recipe.json").read_text())["recipe"]["epochs"] == 8
-    answers = train.answers(backbones.load(folder / "best.safetensors"), digits.test, told.preprocessing, 7)
-    assert measure(*answers, 10).top1 == result.metrics.top1
+    best = Member(backbones.load(folder / "best.safetensors"), prepare("single", told.preprocessing))
+    assert measure(*answers([best], digits.test, 7), 10).top1 == result.metrics.top1
     losses = [float(row["train_loss"]) for row in rows]
     assert losses[-1] < losses[0]
 

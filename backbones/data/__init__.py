@@ -1,7 +1,7 @@
 """Images with labels: where they come from, how they are read, changed and put into batches."""
 
 from backbones.data.decode import read_image
-from backbones.data.loader import EpochSampler, Loaded, make_loader, seed_of, set_epoch
+from backbones.data.loader import EpochSampler, Loaded, make_loader, seed_of, set_epoch, workers_by_default
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
 from backbones.data.survey import check_part, colours_of
@@ -24,4 +24,5 @@ __all__ = [
     "seed_of",
     "set_epoch",
     "train_transform",
+    "workers_by_default",
 ]

@@ -1,5 +1,6 @@
 """Batches whose content is a pure function of (seed, epoch), whatever the workers, and of nothing else."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -147,6 +148,11 @@ def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int, start: int = 0
         )
     loader.sampler.set_epoch(epoch)
     loader.sampler.start = start
+
+
+def workers_by_default() -> int:
+    """Processes to load images with: half of the processors, up to 8; the other half computes, or feeds the GPU."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 def seed_of(*numbers: int) -> int:

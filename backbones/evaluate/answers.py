@@ -1,6 +1,5 @@
 """What networks say of every image of a part: under a protocol, one network or the mean of several."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from backbones.data import Part
+from backbones.data import Part, workers_by_default
 from backbones.evaluate.dense import dense_form
 from backbones.evaluate.run import Collected, device_of, logits_of
 from backbones.evaluate.views import Views
@@ -176,7 +175,7 @@ def _loader(cutter: Cutter, workers: int | None) -> DataLoader[Batch | Unread]:
     return DataLoader(
         cutter,
         batch_size=None,
-        num_workers=max(1, min(8, (os.cpu_count() or 1) // 2)) if workers is None else workers,
+        num_workers=workers_by_default() if workers is None else workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global one
     )

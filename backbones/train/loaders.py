@@ -17,8 +17,8 @@ from backbones.data import (
     make_loader,
     preprocessing_for,
     train_transform,
+    workers_by_default,
 )
-from backbones.evaluate import Collected, collect
 from backbones.records import Options, Preprocessing, Recipe
 
 
@@ -73,26 +73,6 @@ def input_of(model: Backbone, data: Data, img_size: int | None = None) -> Prepro
         raise ValueError(f"--img-size {side}; {model.variant.name} reads {model.min_size} pixels or more")
     crop = model.variant.crop if data.info.size is None else 1.0  # small images have no border to spare
     return preprocessing_for(data.info, (side, side), model.in_channels, crop)
-
-
-def answers(
-    model: Backbone, part: Part, preprocessing: Preprocessing, batch_size: int, workers: int | None = None
-) -> Collected:
-    """What the network says of every image of a part, seen once, in order."""
-    loader = make_loader(
-        part,
-        eval_transform(preprocessing),
-        batch_size=batch_size,
-        train=False,
-        seed=0,
-        workers=workers_by_default() if workers is None else workers,
-    )
-    return collect(model, loader, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def workers_by_default() -> int:
-    """Half of the processors, up to 8: the other half computes, or feeds the GPU."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rich.console import Console
 from backbones import factory
 from backbones.backbone import Backbone
 from backbones.data import Data
-from backbones.evaluate import measure
+from backbones.evaluate import Member, answers, measure
 from backbones.recipes import check
 from backbones.records import Options, Preprocessing, Recipe
 from backbones.train import launch, preflight
@@ -33,7 +33,7 @@ from backbones.train.folder import (
     write_settings,
     write_to_log,
 )
-from backbones.train.loaders import Loaders, answers, input_of, threads_beside
+from backbones.train.loaders import Loaders, input_of, threads_beside
 from backbones.train.loop import Loop
 from backbones.train.report import Result, write_report
 from backbones.train.stopping import Requests, Stopped
@@ -85,7 +85,7 @@ def fit(
         console.print(f"note: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     fabric = launch.connect(model, options)
 
-    def prepare() -> tuple[Path, State | None]:
+    def make_ready() -> tuple[Path, State | None]:
         """The folder, ours alone from here on, and where the run stood."""
         folder = Path(options.output) if options.output else new_folder(model.variant.name, data.info.name)
         preflight.check_disk(folder, model)
@@ -98,7 +98,7 @@ def fit(
         return folder, state
 
     with ExitStack() as stack:
-        folder, state = _by_first(fabric, prepare)
+        folder, state = _by_first(fabric, make_ready)
 
         def save(name: str, metrics: Mapping[str, float], network: Backbone = model) -> None:
             told = {"classes": data.info.classes, "preprocessing": preprocessing, "recipe": recipe}
@@ -134,7 +134,8 @@ def fit(
                 save(BEST, {"epoch": loop.epoch})
         best = factory.load(folder / BEST)
         part, name = (data.test, "test") if data.test else (data.val, "val") if data.val else (data.train, "train")
-        collected = answers(best, part, preprocessing, recipe.batch_size, options.workers)
+        tested = Member(best.to(fabric.device), prepare("single", preprocessing))
+        collected = answers([tested], part, recipe.batch_size, options.workers)
         metrics = measure(*collected, len(data.info.classes))
         figures = {**best.checkpoint.metrics, **{f"{name}_{key}": value for key, value in metrics.summary().items()}}
         save(BEST, figures, best)
