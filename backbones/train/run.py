@@ -15,7 +15,7 @@ from rich.console import Console
 from backbones import factory
 from backbones.backbone import Backbone
 from backbones.data import Data
-from backbones.evaluate import Member, answers, measure
+from backbones.evaluate import Member, answers, measure, prepare
 from backbones.recipes import check
 from backbones.records import Options, Preprocessing, Recipe
 from backbones.train import launch, preflight
