@@ -3,9 +3,11 @@
     python tests/faults/harness.py --kills 300
 
 Every run is of several lives. A life is a forked process (or two, which train together) that starts or resumes the run
-and is killed at a random moment, up to four times, until one is left to the end. After each death the checkpoints are
-read: a *lost* one is one that was committed before and is gone or damaged. At the end the weights, the optimiser, the
-moving average and the history must be those of the undisturbed run to the last bit; else the run *differed*.
+and is ended at a random moment, up to four times, until one is left to the end: most by SIGKILL, some by SIGTERM or
+SIGINT, which must save, or by a SIGKILL to one process of two, which must end the other. After each death the
+checkpoints are read: a *lost* one is one that was committed before and is gone or damaged. At the end the weights, the
+optimiser, the moving average and the history must be those of the undisturbed run to the last bit; else the run
+*differed*.
 """
 
 import argparse
@@ -37,8 +39,16 @@ from backbones.recipes import MODERN
 from backbones.records import Options, Recipe
 from backbones.train.folder import CHECKPOINTS
 from backbones.train.store import PATTERN, Store
+from backbones.train.watch import RETRY
 
 PLAIN = replace(MODERN, epochs=6, batch_size=16, warmup_epochs=0.5, model_ema_decay=0.9, mixup=0.2)
+
+
+SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGINT)
+FINE = (0, -signal.SIGKILL, -signal.SIGTERM, 130, 143, RETRY)
+"""how a process may end that was struck: before it heeds signals, after a checkpoint, or because the other was"""
+COUNTS = ("runs", "kills", "stops", "lost", "differed", "unwilling")
+"""unwilling: processes that ended otherwise than they should, or not within 90 s"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,8 @@ def live(case: Case, data: Data, folder: Path) -> list[int]:
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
+        except KeyboardInterrupt:
+            code = 130
         except BaseException:
             with open(folder / "error.txt", "a") as file:
                 traceback.print_exc(file=file)
@@ -195,7 +207,7 @@ def main(kills: int, seed: int, cases: tuple[Case, ...] = CASES) -> dict[str, An
             codes = wait(live(case, data, folder), 120)
             assert codes == [0] * case.processes, f"{case}: {codes}\n{_errors(folder)}"
             references[case] = outcome(folder), time.monotonic() - begin
-            rows[str(case)] = {"runs": 0, "kills": 0, "lost": 0, "differed": 0}
+            rows[str(case)] = dict.fromkeys(COUNTS, 0)
         for number, case in enumerate(itertools.cycle(cases)):
             if done >= kills:
                 break
@@ -205,13 +217,17 @@ def main(kills: int, seed: int, cases: tuple[Case, ...] = CASES) -> dict[str, An
             row["runs"] += 1
             for _ in range(draw.randint(1, 4)):
                 pids = live(case, data, folder)
-                time.sleep(draw.uniform(0.1, 1) * seconds * draw.choice((0.4, 0.9)))
-                alive = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
-                for pid in alive:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                    row["kills"] += 1
-                    done += 1
+                time.sleep(draw.uniform(0.1, 0.9) * seconds)
+                number = draw.choice(SIGNALS)
+                struck = pids if draw.random() < 0.7 else draw.sample(pids, 1)
+                for pid in struck:
+                    os.kill(pid, number)  # a process that has ended waits here for us to ask for its code
+                codes = wait(pids, 90)
+                killed = codes.count(-signal.SIGKILL)
+                row["kills"] += killed
+                row["stops"] += sum(code in (130, 143) for code in codes)
+                done += killed
+                row["unwilling"] += any(code not in FINE for code in codes)
                 try:
                     step = committed(folder)
                     row["lost"] += step < seen
@@ -219,12 +235,12 @@ def main(kills: int, seed: int, cases: tuple[Case, ...] = CASES) -> dict[str, An
                 except (ValueError, OSError) as error:
                     print(f"{case}: {error}", file=sys.stderr)
                     row["lost"] += 1
-            codes = wait(live(case, data, folder), 120)
+            codes = wait(live(case, data, folder), 180)
             if codes != [0] * case.processes or outcome(folder) != expected:
                 print(f"{case}: {codes} {_errors(folder)}", file=sys.stderr)
                 row["differed"] += 1
             shutil.rmtree(folder)
-    total = {key: sum(row[key] for row in rows.values()) for key in ("runs", "kills", "lost", "differed")}
+    total = {key: sum(row[key] for row in rows.values()) for key in COUNTS}
     return {"cases": rows, **total, "seconds": round(time.monotonic() - start)}
 
 
