@@ -40,6 +40,9 @@ from backbones.train.stopping import Requests, Stopped
 from backbones.train.store import Store
 from backbones.train.watch import RETRY, Watch
 
+LOST = ("gloo", "nccl", "NCCL", "onnection")
+"""words in the errors of a process that has lost another one"""
+
 T = TypeVar("T")
 State = dict[str, Any]
 
@@ -110,21 +113,22 @@ def fit(
         loop = _loop(fabric, model, data, preprocessing, recipe, options, folder, console, keep_best)
         if state:
             loop.load_state_dict(state)
-        try:
-            with threads_beside(loop.loaders.workers), loop.requests.heard():
+        with threads_beside(loop.loaders.workers), loop.requests.heard():
+            try:
                 loop.run()
-        except Stopped as stopped:
-            loop.watch.close()
-            if fabric.is_global_zero:
-                save(LAST, {"epoch": loop.epoch})
-            where = f"stopped in epoch {loop.epoch + 1}, after {loop.done} of its {loop.loaders.steps} steps"
-            how = f"{where}; go on with: backbones train --resume {folder}"
-            console.print(how, markup=False, highlight=False, soft_wrap=True)
-            if stopped.number == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise SystemExit(128 + stopped.number) from None
-        except Exception as error:
-            raise _explained(error, loop) from error
+            except Stopped as stopped:
+                loop.watch.close()
+                if fabric.is_global_zero:
+                    save(LAST, {"epoch": loop.epoch})
+                where = f"stopped in epoch {loop.epoch + 1}, after {loop.done} of its {loop.loaders.steps} steps"
+                how = f"{where}; go on with: backbones train --resume {folder}"
+                console.print(how, markup=False, highlight=False, soft_wrap=True)
+                if stopped.number == signal.SIGINT:
+                    raise KeyboardInterrupt from None
+                raise SystemExit(128 + stopped.number) from None
+            except Exception as error:
+                _give_up(error, loop)
+                raise
         loop.watch.close()
         if not fabric.is_global_zero:
             raise SystemExit(0)  # the first process tests and reports
@@ -235,13 +239,12 @@ def _write(handle: int, text: str) -> None:
     os.write(handle, f"{text}\n".encode())
 
 
-def _explained(error: Exception, loop: Loop) -> BaseException:
-    """The error as a user can act on it; in a run of several processes, with the one that began it."""
+def _give_up(error: Exception, loop: Loop) -> None:
+    """Tell the other processes; raise what a user can act on, where the error itself is not that."""
+    if any(word in str(error) for word in LOST) and (culprit := loop.watch.culprit()):
+        loop.watch.tell(culprit)
+        raise SystemExit(RETRY) from None
+    loop.watch.close(f"{type(error).__name__}: {error}")
     if isinstance(error, RuntimeError) and preflight.is_memory(error):
         size = loop.loaders.size
-        error = preflight.does_not_fit(loop.model, size, loop.recipe, loop.options, loop.fabric.world_size)
-    elif isinstance(error, RuntimeError) and (culprit := loop.watch.culprit()):
-        loop.watch.tell(culprit)
-        return SystemExit(RETRY)
-    loop.watch.close(f"{type(error).__name__}: {error}")
-    return error
+        raise preflight.does_not_fit(loop.model, size, loop.recipe, loop.options, loop.fabric.world_size) from None

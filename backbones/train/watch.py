@@ -22,7 +22,7 @@ SILENT = 20.0
 """seconds without one, after which a process counts as dead"""
 FIRST_STEP = 600.0
 """seconds that the first step may take, in which libraries compile and connect"""
-TAIL = 20
+TAIL = 30
 """lines of a log that are shown"""
 PHASES = ("loading images", "forward pass", "backward pass", "update", "checkpoint", "validation")
 """of a step, in their order: of several processes that stand still, the one furthest behind holds up the others"""

@@ -24,6 +24,7 @@ step = loop.Loop._train_step
 
 def train_step(self, batches):
     if self.fabric.global_rank == 1 and self.step == 4:
+        print("the end is near", flush=True)
         {what}
     return step(self, batches)
 
@@ -33,9 +34,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(300, marks=pytest.mark.slow)])
 def test_killed_runs_end_as_if_nothing_had_happened(kills: int) -> None:
-    cases = ("--cases", "0", "2", "5") if kills < 100 else ()
+    cases = ("--cases", "0", "5") if kills < 100 else ()
     command = [sys.executable, str(HARNESS), "--kills", str(kills), *cases]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -102,13 +103,8 @@ def test_a_run_of_two_processes_stops_when_asked(run: "subprocess.Popen[str]", t
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        (
-            "print('the end is near', flush=True); raise RuntimeError('out of luck')",
-            "failed: RuntimeError: out of luck",
-        ),
-        pytest.param(
-            "print('the end is near', flush=True); time.sleep(1000)", "has not gone on", marks=pytest.mark.slow
-        ),
+        ("raise RuntimeError('out of luck')", "failed: RuntimeError: out of luck"),
+        pytest.param("time.sleep(1000)", "has not gone on", marks=pytest.mark.slow),
     ],
 )
 def test_one_process_fails_or_hangs(tmp_path: Path, what: str, said: str) -> None:
