@@ -48,11 +48,18 @@ class Train:
     """start from these instead of from the initialisation: a file, or tv:..., timm:..., hf:... (`backbones weights`)"""
     resume: Path | None = None
     """continue the run in this folder, from its last checkpoint, with its own settings"""
+    submit: Literal["slurm"] | None = None
+    """queue the run as a job of this cluster, on --nodes machines of --devices GPUs, instead of running it here"""
+    slurm: tuple[str, ...] = ()
+    """settings of the job, such as time=1440 (minutes) and partition=gpu"""
     values: Any = None
     options: Options = field(default_factory=Options)
 
     def run(self) -> None:
         """Carry it out."""
+        if self.submit:
+            _submit(self)
+            return
         if self.resume:
             _continue(self)
             return
@@ -62,6 +69,25 @@ class Train:
         values = replace(recipes.choose(self.recipe, catalog.find(self.network)), **chosen)
         origin = {key: getattr(self, key) for key in ORIGIN}
         _start(origin, values, self.options, frozenset(chosen))
+
+
+def _submit(command: Train) -> None:
+    """The same command line, less what says that it is a job, for every task of it."""
+    from backbones.train.folder import new_folder
+    from backbones.train.submit import submit
+
+    kept, drop = list[str](), False
+    for argument in sys.argv[2:]:
+        if argument.startswith("--"):
+            drop = argument.split("=")[0] in ("--submit", "--slurm")
+        if not drop:
+            kept.append(argument)
+    folder = command.resume or (Path(command.options.output) if command.options.output else None)
+    if folder is None:
+        folder = new_folder(command.network or "run", command.data or "data").resolve()
+        kept += ["--output", str(folder)]
+    job = submit(kept, folder, command.options, command.slurm)
+    print(f"job {job}; its output goes to {folder / 'slurm'}, the run to {folder}")
 
 
 def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: list[str] | frozenset[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -72,16 +73,18 @@ def connect(model: nn.Module, options: Options) -> Fabric:
     drops = any(module.rate for module in model.modules() if isinstance(module, RandomPath))
     several = DDPStrategy(find_unused_parameters=drops, timeout=PATIENCE)  # a dropped branch has no gradients
     gpu = torch.cuda.is_available()
-    fabric = Fabric(
-        accelerator="cuda" if gpu else "cpu",
-        devices=(len(devices) if gpu or started() else 1) if started() else devices[:1] if gpu else 1,
-        num_nodes=nodes,
-        strategy=several if processes > 1 else "auto",
-        precision=options.precision,
-    )
     for name in ("lightning.fabric", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.WARNING)  # the console says what there is to say
-    fabric.launch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice on how else to start
+        fabric = Fabric(
+            accelerator="cuda" if gpu else "cpu",
+            devices=(len(devices) if gpu or started() else 1) if started() else devices[:1] if gpu else 1,
+            num_nodes=nodes,
+            strategy=several if processes > 1 else "auto",
+            precision=options.precision,
+        )
+        fabric.launch()
     return fabric
 
 
