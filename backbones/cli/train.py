@@ -22,7 +22,6 @@ MOVABLE = (
     "workers",
     "devices",
     "nodes",
-    "strategy",
     "accumulate",
     "checkpoint_every_steps",
     "checkpoint_every_minutes",

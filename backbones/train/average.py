@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from backbones.train.shard import in_one_piece, like, piece_of
+
 
 class Average:
     """Exponential moving average of weights and statistics; early steps count for more, so that short runs work too.
@@ -25,7 +27,7 @@ class Average:
         """After a step of the optimiser."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         weights = self._weights()
-        old, new = ([state[name].detach() for name in self._floats] for state in (self._kept, weights))
+        old, new = ([piece_of(state[name].detach()) for name in self._floats] for state in (self._kept, weights))
         torch._foreach_lerp_(old, new, 1 - decay)
         for name in self._others:
             self._kept[name].copy_(weights[name])
@@ -42,7 +44,7 @@ class Average:
 
     def state_dict(self) -> dict[str, object]:
         """For a checkpoint."""
-        return {"steps": self.steps, "kept": dict(self._kept)}
+        return {"steps": self.steps, "kept": {name: in_one_piece(tensor) for name, tensor in self._kept.items()}}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """From a checkpoint."""
@@ -51,7 +53,7 @@ class Average:
             raise TypeError("not the state of an average")
         self.steps = steps
         for name, tensor in kept.items():
-            self._kept[name].copy_(tensor)
+            self._kept[name].copy_(like(tensor, self._kept[name]))
 
     @torch.no_grad()
     def _swap(self) -> None:

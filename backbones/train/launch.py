@@ -17,6 +17,7 @@ from torch import nn
 
 from backbones.layers import RandomPath
 from backbones.records import Options
+from backbones.train.shard import ShardedStrategy
 
 PATIENCE = timedelta(days=1)
 """of the collective operations: the watch ends what hangs, far sooner"""
@@ -54,32 +55,30 @@ def start_others(options: Options, arguments: Sequence[str]) -> int | None:
 def connect(model: nn.Module, options: Options) -> Fabric:
     """Lightning's part of this process: its device, its precision, and the others."""
     processes, nodes = started() or (1, 1)
-    devices = _devices(options.devices)
+    devices, local, gpu = _devices(options.devices), processes // nodes, torch.cuda.is_available()
     if started():
-        local = processes // nodes
         if options.nodes not in (1, nodes) or (options.devices != "auto" and len(devices) != local):
             raise ValueError(
                 f"--devices {options.devices} --nodes {options.nodes}, but {processes} processes on {nodes} machines "
                 "were started; leave the two out, or start as many"
             )
-        devices = list(range(local))
     elif len(devices) > 1 and options.devices != "auto":
         raise ValueError(
             f"--devices {options.devices} takes a process for each; start this script with "
             f"torchrun --nproc-per-node {len(devices)}, or use the command backbones train, which does"
         )
     if options.strategy == "fsdp":
-        raise NotImplementedError("--strategy fsdp is not there yet: the networks here fit on one device; use ddp")
-    drops = any(module.rate for module in model.modules() if isinstance(module, RandomPath))
-    several = DDPStrategy(find_unused_parameters=drops, timeout=PATIENCE)  # a dropped branch has no gradients
-    gpu = torch.cuda.is_available()
-    for name in ("lightning.fabric", "lightning_utilities"):
+        several: DDPStrategy = ShardedStrategy(timeout=PATIENCE)
+    else:
+        drops = any(module.rate for module in model.modules() if isinstance(module, RandomPath))
+        several = DDPStrategy(find_unused_parameters=drops, timeout=PATIENCE)  # a dropped branch has no gradients
+    for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)  # the console says what there is to say
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # advice on how else to start
         fabric = Fabric(
             accelerator="cuda" if gpu else "cpu",
-            devices=(len(devices) if gpu or started() else 1) if started() else devices[:1] if gpu else 1,
+            devices=local if started() or not gpu else devices[:1],
             num_nodes=nodes,
             strategy=several if processes > 1 else "auto",
             precision=options.precision,

@@ -16,6 +16,7 @@ from backbones.backbone import Backbone, WithAux
 from backbones.data import mixer, seed_of, set_epoch
 from backbones.geometry import evaluating
 from backbones.records import Options, Recipe
+from backbones.train import shard
 from backbones.train.average import Average
 from backbones.train.console import Told
 from backbones.train.diagnose import NotFinite, check_loss
@@ -47,7 +48,7 @@ class Loop:
         requests: signals and the clock
         told: what is shown and kept of the run's course
         watch: sees that the other processes live
-        keep_best: called in the first process when the network, now as validated, is the best so far
+        keep_best: called in the first process with the network, epoch and accuracy, when it is the best so far
     """
 
     def __init__(
@@ -61,19 +62,20 @@ class Loop:
         requests: Requests,
         told: Told,
         watch: Watch,
-        keep_best: Callable[[int, float], None],
+        keep_best: Callable[[Backbone, int, float], None],
     ) -> None:
         self.fabric, self.model, self.recipe, self.options, self.loaders = fabric, model, recipe, options, loaders
         self.store, self.requests, self.told, self.watch, self.keep_best = store, requests, told, watch, keep_best
         self.epoch = self.done = self.step = 0  # epochs, steps of this epoch, steps in all
         self.best, self.stale, self.first_loss, self.saving = -1.0, 0, 0.0, 0.0
         self.mixer = mixer(recipe, model.num_classes)
-        self.optimiser = make_optimiser(model, recipe)
-        for group in self.optimiser.param_groups:
-            group.setdefault("initial_lr", group["lr"])
         if recipe.freeze_epochs:
             model.freeze(recipe.freeze_stages)
+        self._blueprint = shard.blueprint(model) if options.strategy == "fsdp" else None
         self.net = fabric.setup_module(model)
+        self.optimiser = make_optimiser(model, recipe)
+        for group in self.optimiser.param_groups:
+            group["initial_lr"] = group["lr"]
         self.stepper: Any = fabric.setup_optimizers(self.optimiser)
         self.plateau = self._plateau() if recipe.sched == "plateau" else None
         self.average = Average(model, recipe.model_ema_decay) if recipe.model_ema else None
@@ -100,6 +102,10 @@ class Loop:
 
     def state_dict(self, sums: Tensor) -> dict[str, Any]:
         """All it takes to go on; `sums` (processes, 3) are those of every process."""
+        if shard.is_sharded(self.model):
+            model, optimiser = shard.states(self.model, self.optimiser)
+        else:
+            model, optimiser = self.model.state_dict(), self.optimiser.state_dict()
         return {
             "epoch": self.epoch,
             "done": self.done,
@@ -110,8 +116,8 @@ class Loop:
             "first_loss": self.first_loss,
             "sums": sums,
             "rows": self.told.rows,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "model": model,
+            "optimiser": optimiser,
             "precision": self.fabric.strategy.precision.state_dict(),
             "plateau": self.plateau and self.plateau.state_dict(),
             "average": self.average and self.average.state_dict(),
@@ -127,14 +133,21 @@ class Loop:
         elif self.fabric.global_rank == 0:  # another number of processes goes on
             self.sums = sums.sum(0)
         self.told.rows[:] = state["rows"]
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        if shard.is_sharded(self.model):
+            shard.load_states(self.model, self.optimiser, (state["model"], state["optimiser"]))
+        else:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.plateau:
             self.plateau.load_state_dict(state["plateau"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self._thaw_if_due()
+
+    def whole(self) -> Backbone:
+        """The network, in one piece if it is in pieces; every process takes part, and the first has the result."""
+        return shard.whole(self.model, self._blueprint) if self._blueprint else self.model
 
     # -- training
 
@@ -234,12 +247,14 @@ class Loop:
             with self.average.applied() if self.average else nullcontext():
                 row |= self._validate(self.loaders.val)
                 better = row["val_top1"] > self.best
-                if better and self.fabric.is_global_zero:
-                    self.keep_best(self.epoch + 1, row["val_top1"])
+                if better:
+                    network = self.whole()
+                    if self.fabric.is_global_zero:
+                        self.keep_best(network, self.epoch + 1, row["val_top1"])
             self.best, self.stale = (row["val_top1"], 0) if better else (self.best, self.stale + 1)
         if self.plateau:
             self.plateau.step(row["val_top1"] if self.loaders.val else row["train_loss"])
-        self.told.epoch_ends({**row, "lr": self.optimiser.param_groups[-1]["lr"]})
+        self.told.epoch_ends({**row, "lr": self.optimiser.param_groups[0]["lr"]})
         self.epoch, self.done, self.sums = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
         last = self.epoch == self.recipe.epochs or self._waited_enough()
         if last or self.agreement.first(self.requests.seconds_since > self.saving / COST):
@@ -284,8 +299,10 @@ class Loop:
         start = time.perf_counter()
         self.watch.at(self.step, "checkpoint")
         sums = self.agreement.gathered(self.sums)
+        if self.fabric.is_global_zero or shard.is_sharded(self.model):
+            state = self.state_dict(sums)
         if self.fabric.is_global_zero:
-            self.store.save(self.step, self.state_dict(sums))
+            self.store.save(self.step, state)
         self.saving = time.perf_counter() - start + self.store.seconds
         self.requests.saved()
 

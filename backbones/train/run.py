@@ -103,12 +103,12 @@ def fit(
     with ExitStack() as stack:
         folder, state = _by_first(fabric, make_ready)
 
-        def save(name: str, metrics: Mapping[str, float], network: Backbone = model) -> None:
+        def save(name: str, metrics: Mapping[str, float], network: Backbone) -> None:
             told = {"classes": data.info.classes, "preprocessing": preprocessing, "recipe": recipe}
             factory.save(network, folder / name, metrics=metrics, data=data.info.name, **told)  # type: ignore[arg-type]
 
-        def keep_best(epoch: int, top1: float) -> None:
-            save(BEST, {"epoch": epoch, "val_top1": top1})
+        def keep_best(network: Backbone, epoch: int, top1: float) -> None:
+            save(BEST, {"epoch": epoch, "val_top1": top1}, network)
 
         loop = _loop(fabric, model, data, preprocessing, recipe, options, folder, console, keep_best)
         if state:
@@ -118,8 +118,9 @@ def fit(
                 loop.run()
             except Stopped as stopped:
                 loop.watch.close()
+                network = loop.whole()
                 if fabric.is_global_zero:
-                    save(LAST, {"epoch": loop.epoch})
+                    save(LAST, {"epoch": loop.epoch}, network)
                 where = f"stopped in epoch {loop.epoch + 1}, after {loop.done} of its {loop.loaders.steps} steps"
                 how = f"{where}; go on with: backbones train --resume {folder}"
                 console.print(how, markup=False, highlight=False, soft_wrap=True)
@@ -129,13 +130,15 @@ def fit(
             except Exception as error:
                 _give_up(error, loop)
                 raise
+        with loop.average.applied() if loop.average else nullcontext():
+            network = loop.whole()
+            if fabric.is_global_zero:
+                save(LAST, {"epoch": loop.epoch}, network)
+                if data.val is None:  # nothing to choose by
+                    save(BEST, {"epoch": loop.epoch}, network)
         loop.watch.close()
         if not fabric.is_global_zero:
             raise SystemExit(0)  # the first process tests and reports
-        with loop.average.applied() if loop.average else nullcontext():
-            save(LAST, {"epoch": loop.epoch})
-            if data.val is None:  # nothing to choose by
-                save(BEST, {"epoch": loop.epoch})
         best = factory.load(folder / BEST)
         part, name = (data.test, "test") if data.test else (data.val, "val") if data.val else (data.train, "train")
         tested = Member(best.to(fabric.device), prepare("single", preprocessing))
@@ -208,7 +211,7 @@ def _loop(
     options: Options,
     folder: Path,
     console: Console,
-    keep_best: Callable[[int, float], None],
+    keep_best: Callable[[Backbone, int, float], None],
 ) -> Loop:
     """The run of this process, ready to start."""
     first, rank, processes = fabric.is_global_zero, fabric.global_rank, fabric.world_size

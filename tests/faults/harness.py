@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: its threads do not survive a fork
 
@@ -61,10 +61,12 @@ class Case:
     recipe: Recipe = PLAIN
     every: int | None = 1
     accumulate: int = 1
+    strategy: Literal["auto", "fsdp"] = "auto"
 
     def __str__(self) -> str:
         how = f"{self.network}, {self.recipe.opt}, {self.recipe.sched}"
-        return f"{how}, {self.processes} processes x {self.workers} workers, every {self.every} steps"
+        shared = " in pieces" if self.strategy == "fsdp" else ""
+        return f"{how}, {self.processes} processes{shared} x {self.workers} workers, every {self.every} steps"
 
 
 SGD = replace(PLAIN, opt="sgd", lr=0.02, sched="plateau", warmup_epochs=0.0, model_ema=False, patience_epochs=0)
@@ -78,6 +80,7 @@ CASES = (
     Case(0, network="resnet20_cifar", recipe=PATHS, accumulate=2),
     Case(0, processes=2, recipe=SGD),
     Case(1, processes=2, every=2),
+    Case(0, processes=2, every=2, network="resnet20_cifar", recipe=replace(PLAIN, epochs=2), strategy="fsdp"),
 )
 
 
@@ -119,6 +122,7 @@ def live(case: Case, data: Data, folder: Path) -> list[int]:
                 workers=case.workers,
                 checkpoint_every_steps=case.every,
                 accumulate=case.accumulate,
+                strategy=case.strategy,
             )
             recipe = case.recipe
             rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
