@@ -234,6 +234,9 @@ def test_unreadable_images_are_listed(tmp_path: Path) -> None:
     assert lines[-1] == "  and 3 more"
     with pytest.raises(ValueError, match="12 of 80"):
         check_part(data.train, samples=1)
+    assert open_data(f"folder:{tmp_path}").info.mean == pytest.approx((1, 0, 0))  # of those that can be read
+    for path in tmp_path.glob("train/*/*.png"):
+        path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"a/000.png: it is empty.*\n.*a/001.png: it is empty"):
         open_data(f"folder:{tmp_path}")
     check_part(open_data("digits").train)

@@ -9,6 +9,7 @@ import torch
 from backbones.data.folder import open_folder
 from backbones.data.parts import ArrayPart, Data, Found, Part
 from backbones.data.shapes import open_shapes
+from backbones.data.shards import open_shards
 from backbones.data.survey import moments
 from backbones.data.tv import SETS, open_tv
 from backbones.records import DataInfo
@@ -19,6 +20,8 @@ FORMS = (
     "  shapes               drawn as they are needed: 27 classes of shape, texture and place, 64 pixels a side;\n"
     "                       also as in shapes:224,train=2000,noise=0.05 with a share of wrong labels\n"
     "  folder:PATH          your own, as in folder:photos with photos/train/<class>/*.jpg, photos/val/<class>/*.jpg\n"
+    "  wds:PATTERN          WebDataset shards, as in wds:DIR with train-*.tar and val-*.tar (`backbones data pack`\n"
+    "                       makes them), or 'wds:https://host/train-{000..099}.tar' with --val-split 0.1\n"
     f"  tv:NAME@ROOT         torchvision's, as in tv:CIFAR10@~/data; NAME is {', '.join(SETS)}"
 )
 DIGITS_TRAIN = 1297
@@ -48,16 +51,16 @@ def open_data(
         "digits": lambda: _digits(channels or 1),
         "shapes": lambda: open_shapes(rest, channels or 3),
         "folder": lambda: open_folder(rest, channels or 3, val_split, whole),
+        "wds": lambda: open_shards(rest, channels or 3, val_split, whole),
         "tv": lambda: open_tv(name, root, channels, download),
     }
-    complete = {"digits": not colon, "shapes": True, "folder": bool(rest), "tv": bool(name and root)}
+    complete = {"digits": not colon, "shapes": True, "folder": bool(rest), "wds": bool(rest), "tv": bool(name and root)}
     if not complete.get(kind):
         raise ValueError(f"no data is called {spec!r}; {FORMS}")
     found = openers[kind]()
     if val_split:
         found = _hold_out(found, val_split)
     mean, covariance = moments(found.train)
-    parts = {"train": found.train, "val": found.val, "test": found.test}
     info = DataInfo(
         name=found.name,
         classes=found.classes,
@@ -65,7 +68,7 @@ def open_data(
         size=found.size,
         mean=tuple(mean.tolist()),
         std=tuple(covariance.diagonal().clamp(min=255**-2).sqrt().tolist()),  # one gray level, where all are the same
-        images={part: len(images) for part, images in parts.items() if images is not None},
+        images={name: len(part) for name, part in found.parts.items()},
         split=found.split,
         mirror=found.mirror,
     )
