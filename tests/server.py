@@ -88,7 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         if page.stall_at_once:
             self.server.closing.wait()
             return
-        first, _, last = asked.removeprefix("bytes=").partition("-") if page.ranges else ("", "", "")
+        first, _, last = (
+            asked.removeprefix("bytes=").partition("-") if page.ranges and page.status == 200 else ("", "", "")
+        )
         start, end = int(first or 0), min(int(last or len(page.body)) + 1, len(page.body))
         if start > len(page.body):
             self.send_error(416)
