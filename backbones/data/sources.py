@@ -1,4 +1,4 @@
-"""From a word to a dataset: `digits`, `shapes`, `folder:PATH`, `tv:NAME@ROOT`."""
+"""From a word to a dataset: `digits`, `shapes`, `folder:PATH`, `wds:PATTERN`, `hf:NAME`, `tv:NAME@ROOT`."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from backbones.data.folder import open_folder
+from backbones.data.huggingface import open_huggingface
 from backbones.data.parts import ArrayPart, Data, Found, Part
 from backbones.data.shapes import open_shapes
 from backbones.data.shards import open_shards
@@ -22,6 +23,8 @@ FORMS = (
     "  folder:PATH          your own, as in folder:photos with photos/train/<class>/*.jpg, photos/val/<class>/*.jpg\n"
     "  wds:PATTERN          WebDataset shards, as in wds:DIR with train-*.tar and val-*.tar (`backbones data pack`\n"
     "                       makes them), or 'wds:https://host/train-{000..099}.tar' with --val-split 0.1\n"
+    "  hf:NAME              of the Hugging Face hub, as in hf:OWNER/NAME or hf:OWNER/NAME@CONFIG, or its formats in a\n"
+    "                       folder, as in hf:./photos\n"
     f"  tv:NAME@ROOT         torchvision's, as in tv:CIFAR10@~/data; NAME is {', '.join(SETS)}"
 )
 DIGITS_TRAIN = 1297
@@ -35,7 +38,7 @@ def open_data(
     """The dataset that a word names.
 
     Args:
-        spec: `digits`, `shapes`, `folder:PATH` or `tv:NAME@ROOT`
+        spec: `digits`, `shapes`, `folder:PATH`, `wds:PATTERN`, `hf:NAME` or `tv:NAME@ROOT`
         channels: convert the images to 1 (gray) or 3 (RGB); the source's own if not given
         val_split: share of the training images to hold out as `val`, where the source has no such part
         download: let torchvision download what is missing
@@ -52,9 +55,17 @@ def open_data(
         "shapes": lambda: open_shapes(rest, channels or 3),
         "folder": lambda: open_folder(rest, channels or 3, val_split, whole),
         "wds": lambda: open_shards(rest, channels or 3, val_split, whole),
+        "hf": lambda: open_huggingface(rest, channels or 3),
         "tv": lambda: open_tv(name, root, channels, download),
     }
-    complete = {"digits": not colon, "shapes": True, "folder": bool(rest), "wds": bool(rest), "tv": bool(name and root)}
+    complete = {
+        "digits": not colon,
+        "shapes": True,
+        "folder": bool(rest),
+        "wds": bool(rest),
+        "hf": bool(rest),
+        "tv": bool(name and root),
+    }
     if not complete.get(kind):
         raise ValueError(f"no data is called {spec!r}; {FORMS}")
     found = openers[kind]()
