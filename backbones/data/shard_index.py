@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import numpy as np
+
 from backbones.data.checked import replace_whole
 from backbones.data.decode import EXTENSIONS
 from backbones.data.pack import FORMAT, INDEX
@@ -37,21 +39,23 @@ class Shard(NamedTuple):
         return on_web(self.name)
 
 
-class Sample(NamedTuple):
-    """An image in a shard."""
+class Index:
+    """The images of some shards, in few pieces of memory, which worker processes then share.
 
-    shard: int
-    offset: int
-    size: int
-    label: int
-    name: str
+    Args:
+        shards: the tar files
+        samples: of every image the number of its shard, its offset and bytes there, its label and its name
+    """
 
+    def __init__(self, shards: Sequence[Shard], samples: Sequence[tuple[int, int, int, int, str]]) -> None:
+        self.shards = shards
+        self.table = np.array([sample[:4] for sample in samples], np.int64)
+        names = [sample[4].encode(errors="surrogateescape") for sample in samples]
+        self._names, self._ends = b"".join(names), np.cumsum([0, *map(len, names)])
 
-class Index(NamedTuple):
-    """The images of some shards."""
-
-    shards: list[Shard]
-    samples: list[Sample]
+    def name(self, number: int) -> str:
+        """Of an image, in its tar file."""
+        return self._names[self._ends[number] : self._ends[number + 1]].decode(errors="surrogateescape")
 
 
 def on_web(name: str) -> bool:
@@ -81,9 +85,7 @@ def of_written(folder: str, part: dict[str, Any], wanted: set[str] | None = None
         if not shard.web and not (os.path.isfile(shard.name) and os.path.getsize(shard.name) == shard.size):
             what = "another size" if os.path.exists(shard.name) else "gone"
             raise OSError(f"{shard.name} is {what}, {folder}/{INDEX} says {shard.size:,} bytes; copy it anew")
-    samples = [Sample(*sample) for sample in part["samples"]]
-    if wanted is not None:
-        samples = [sample for sample in samples if part["shards"][sample.shard][0] in wanted]
+    samples = [sample for sample in part["samples"] if wanted is None or part["shards"][sample[0]][0] in wanted]
     return Index(shards, samples)
 
 
@@ -99,7 +101,7 @@ def by_walking(names: Sequence[str]) -> Index:
     for number, name in enumerate(names):
         size, found = _walk(name)
         shards.append(Shard(name, size))
-        samples += [Sample(number, *sample) for sample in found]
+        samples += [(number, *sample) for sample in found]
     return Index(shards, samples)
 
 

@@ -7,10 +7,12 @@ import tarfile
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backbones.data.parts import Found, StoredPart
 from backbones.data.shard_index import (
     Index,
-    Sample,
     Shard,
     by_walking,
     class_names,
@@ -25,23 +27,26 @@ FORM = (
     "'wds:photos/train-{000000..000099}.tar' (also https://..., with braces only)"
 )
 
+LABEL = 3
+"""the column of an index"""
+
 
 class ShardPart(StoredPart):
     """Images in tar files, each read by itself.
 
     Args:
-        shards: the tar files
-        samples: where each image lies, and its label
+        index: where the images lie, and their labels
         channels: what the images are converted to, 1 or 3
+        numbers: of the images in the index; all if not given
     """
 
-    def __init__(self, shards: Sequence[Shard], samples: Sequence[Sample], channels: int) -> None:
-        self.shards, self.samples, self.channels = shards, samples, channels
-        self.labels = [sample.label for sample in samples]
+    def __init__(self, index: Index, channels: int, numbers: Sequence[int] | NDArray[np.int64] | None = None) -> None:
+        self.index, self.channels = index, channels
+        self.numbers = np.arange(len(index.table)) if numbers is None else np.array(numbers)
+        self.labels = index.table[self.numbers, LABEL].tolist()
 
     def source(self, index: int) -> bytes:
-        number, offset, size, _, name = self.samples[index]
-        shard = self.shards[number]
+        shard, offset, size = self._place(index)
         start, count = offset - tarfile.BLOCKSIZE, size + tarfile.BLOCKSIZE  # with the header, which must be the one
         content = read_range(shard.name, start, count, shard.size) if shard.web else _read(shard, start, count)
         try:
@@ -49,25 +54,26 @@ class ShardPart(StoredPart):
         except tarfile.HeaderError:
             header = tarfile.TarInfo()
         if header.size != size or len(content) != count:
-            raise OSError(
-                f"{shard.name} does not have {name} at byte {offset:,} as its index says; make the index anew"
-            )
+            raise OSError(f"{self.where(index)} is not at byte {offset:,} as the index says; make the index anew")
         return content[tarfile.BLOCKSIZE :]
 
     def stamp(self, index: int) -> tuple[str, int, int] | None:
-        number, offset, *_ = self.samples[index]
-        shard = self.shards[number]
+        shard, offset, _ = self._place(index)
         if shard.web:
             return None
         found = os.stat(shard.name)
         return f"{os.path.abspath(shard.name)}@{offset}", found.st_size, found.st_mtime_ns
 
     def where(self, index: int) -> str:
-        sample = self.samples[index]
-        return f"{self.shards[sample.shard].name}: {sample.name}"
+        return f"{self._place(index)[0].name}: {self.index.name(self.numbers[index])}"
 
     def take(self, indices: Sequence[int]) -> "ShardPart":
-        return ShardPart(self.shards, [self.samples[i] for i in indices], self.channels)
+        return ShardPart(self.index, self.channels, self.numbers[list(indices)])
+
+    def _place(self, index: int) -> tuple[Shard, int, int]:
+        """(shard, offset, bytes)"""
+        number, offset, size, _ = self.index.table[self.numbers[index]].tolist()
+        return self.index.shards[number], offset, size
 
 
 def _read(shard: Shard, start: int, count: int) -> bytes:
@@ -91,16 +97,16 @@ def open_shards(pattern: str, channels: int, val_split: float, whole: bool) -> F
     folder = pattern.rstrip("/") if _is_folder(pattern) else pattern.rpartition("/")[0] or "."
     told = written(folder)
     indices = _of_folder(folder, told) if _is_folder(pattern) else {"train": _of_pattern(pattern, folder, told)}
-    labels = {sample.label for index in indices.values() for sample in index.samples}
-    classes = tuple(told["classes"]) if told else class_names(folder) or tuple(map(str, range(max(labels) + 1)))
-    if max(labels) >= len(classes):
-        raise ValueError(f"{pattern} has a label {max(labels)}, but only {len(classes)} classes are named, from 0 on")
+    highest = max(int(index.table[:, LABEL].max()) for index in indices.values())
+    classes = tuple(told["classes"]) if told else class_names(folder) or tuple(map(str, range(highest + 1)))
+    if highest >= len(classes):
+        raise ValueError(f"{pattern} has a label {highest}, but only {len(classes)} classes are named, from 0 on")
     if list(indices) == ["train"] and not val_split and not whole:
         raise ValueError(
             f"{pattern} has no val part; add --val-split 0.2 to hold out a fifth of the images for validation, "
             "or put val-*.tar beside train-*.tar and give the folder"
         )
-    parts: dict[str, Any] = {name: ShardPart(index.shards, index.samples, channels) for name, index in indices.items()}
+    parts: dict[str, Any] = {name: ShardPart(index, channels) for name, index in indices.items()}
     if list(parts) == ["train"] and whole:
         parts["val"] = parts["train"]
     shards = sum(len(index.shards) for index in indices.values())

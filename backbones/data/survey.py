@@ -47,14 +47,16 @@ def check_all(part: Part, processes: int = 0, done: Callable[[int], None] = lamb
         _Findings(part, open_ones), BATCH, num_workers=processes, collate_fn=list, generator=torch.Generator()
     )
     indices = iter(open_ones)
-    for findings in loader:
-        for found, index in zip(findings, indices, strict=False):
-            if found:
-                bad.append(found)
-            elif stamp := stamps[index]:
-                checked.add(stamp)
-        done(len(findings))
-    checked.save()
+    try:
+        for findings in loader:
+            for found, index in zip(findings, indices, strict=False):
+                if found:
+                    bad.append(found)
+                elif stamp := stamps[index]:
+                    checked.add(stamp)
+            done(len(findings))
+    finally:  # whoever stops it goes on from there
+        checked.save()
     return bad
 
 
