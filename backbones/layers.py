@@ -77,8 +77,8 @@ class Draws:
 
     seed = 0
     step = 0
-    first_row = 0
-    """of this process among the images of all processes"""
+    rows = (0, 1)
+    """where the first image of this process stands among those of the step, and how far on the next one stands"""
     progress = 1.0
     """share of the full drop rates that holds now, for schedules that raise them in the course of a run"""
 
@@ -115,8 +115,8 @@ class DropPath(RandomPath):
             return (1 - rate) * branch(x) if self.mode == "batch" else branch(x)
         if self.mode == "batch":
             return x.new_zeros(()) if self.draws.coin(self.place) < rate else branch(x)
-        first = self.draws.first_row
-        kept = [self.draws.coin((self.place, row)) >= rate for row in range(first, first + len(x))]
+        first, apart = self.draws.rows
+        kept = [self.draws.coin((self.place, first + apart * i)) >= rate for i in range(len(x))]
         return branch(x) * (x.new_tensor(kept) / (1 - rate)).view(-1, 1, 1, 1)
 
     def extra_repr(self) -> str:

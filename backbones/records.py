@@ -106,6 +106,16 @@ class Recipe:
     """weight decay, on every parameter unless --decay-norm False"""
     decay_norm: bool = True
     """decay biases and normalisation parameters too, as all papers up to 2017 did"""
+    decay_depthwise: bool = True
+    """decay depthwise filters too"""
+    layer_decay: float | None = None
+    """the rate of each stage over that of the next, the head's being --lr; 1 for all if not given"""
+    freeze_stages: int = 0
+    """stages that stay fixed at first, and with them the stem; 0 fixes nothing"""
+    freeze_epochs: float = 0.0
+    """epochs for which they do"""
+    bn_momentum: float | None = None
+    """share of a batch in the running statistics of batch norm; the network's own if not given"""
     sched: Literal["constant", "step", "plateau", "cosine", "linear", "exponential"] = "cosine"
     """how the learning rate falls"""
     milestones: tuple[float, ...] = ()
@@ -119,9 +129,13 @@ class Recipe:
     patience_epochs: int = 10
     """plateau: epochs without a better validation accuracy (training loss, if there is no validation part)"""
     warmup_epochs: float = 0.0
-    """epochs over which the rate rises linearly from a hundredth"""
-    loss: Literal["cross_entropy", "map"] = "cross_entropy"
-    """map: LeNet-5's criterion with a rubbish class (eq. 9)"""
+    """epochs of a smaller rate at the start, which rises linearly to --lr"""
+    warmup_rate: float = 0.01
+    """the rate at the start of the warm-up, over --lr"""
+    warmup_ramp: bool = True
+    """the rate rises from there; else it stays there to the end of the warm-up"""
+    loss: Literal["cross_entropy", "bce", "map"] = "cross_entropy"
+    """bce: binary cross entropy of each class by itself; map: LeNet-5's criterion with a rubbish class (eq. 9)"""
     rubbish: float = 1.0
     """map: the penalty j of the rubbish class"""
     smoothing: float = 0.0
@@ -148,8 +162,16 @@ class Recipe:
     """side: shorter side over crop side, drawn between these; area: share of the image"""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """area: aspect ratio"""
+    random_interpolation: bool = False
+    """area: draw how each image is resized, among nearest, bilinear, bicubic and area"""
+    crop_from: Literal["whole", "square", "squashed"] = "whole"
+    """side: what is cropped: the whole image, its central square, or the image made square without its aspect"""
+    fixed_crops: bool = False
+    """side: crop at one of the four corners or in the centre only"""
     crop_pad: int = 4
     """pad: pixels added on each side"""
+    pad_mode: Literal["constant", "reflect"] = "constant"
+    """pad: with black, or with the image's reflection"""
     hflip: float = 0.0
     """probability of mirroring (dropped where mirroring changes the class)"""
     rotate: float = 0.0
@@ -160,10 +182,24 @@ class Recipe:
     """largest relative change of size"""
     shear: float = 0.0
     """largest shear, degrees"""
+    auto_augment: Literal["", "autoaugment", "randaugment", "trivialaugment"] = ""
+    """a drawn policy of changes: the one that AutoAugment found on ImageNet, RandAugment or TrivialAugment"""
+    magnitude: int = 9
+    """randaugment: strength of its two changes, 0 to 30"""
+    brightness: float = 0.0
+    """largest relative change of the brightness; this and the next three in random order"""
+    contrast: float = 0.0
+    """largest relative change of the contrast"""
+    saturation: float = 0.0
+    """largest relative change of the saturation"""
+    hue: float = 0.0
+    """largest turn of the hue, in circles up to 0.5"""
     lighting: float = 0.0
     """standard deviation of the shift along the principal components of the training colours (AlexNet, Sec. 4.1)"""
     reprob: float = 0.0
     """probability of erasing a rectangle"""
+    cutout: float = 0.0
+    """side of a square, over the image's, that is erased around a drawn pixel of every image"""
     mixup: float = 0.0
     """mixup alpha; 0 is off"""
     cutmix: float = 0.0
@@ -184,14 +220,26 @@ class Options:
     """side of the network's input; the paper's by default"""
     workers: int | None = None
     """processes that load images, 0 for none; half of the processors by default, up to 8"""
-    amp: bool = False
-    """mixed precision"""
-    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
-    """its 16-bit type"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """of the computation, as Lightning names it; the weights are kept in 32 bits"""
     devices: str = "auto"
-    """devices per machine: a number, or a list such as 0,2"""
+    """devices per machine: a number, or a list such as 0,2; processes, where there is no GPU"""
     nodes: int = 1
     """machines"""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """how several processes train one network; auto is ddp"""
+    accumulate: int = 1
+    """parts in which each process takes its share of a batch, one after the other"""
+    sync_batchnorm: bool = False
+    """batch norms take the statistics of the whole batch, not of each process' share (on GPUs)"""
+    checkpoint_every_steps: int | None = None
+    """write a checkpoint after so many steps; and at the end of epochs, as the next one"""
+    checkpoint_every_minutes: float = 10.0
+    """the same, by the clock"""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """what to do with images that cannot be read: say so before the start, or leave them out and list them"""
+    hang_seconds: float = 45.0
+    """end a run whose processes stand still for so long, or 5 times the longest step so far"""
     early_stop: int | None = None
     """stop after so many epochs without a better validation accuracy"""
 

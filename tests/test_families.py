@@ -11,7 +11,7 @@ from backbones.catalog import load
 from backbones.models.alexnet import local_response_norm
 from backbones.models.lenet import FIGURE_3, RadialBasis
 from backbones.records import Recipe
-from backbones.train.module import limit_filters, training_loss
+from backbones.train.loss import limit_filters, training_loss
 
 # -- LeNet-5
 

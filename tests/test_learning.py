@@ -13,7 +13,7 @@ from backbones.catalog import load
 from backbones.layers import RandomPath
 from backbones.models.senet import SqueezeExcite
 from backbones.records import Recipe
-from backbones.train.module import training_loss
+from backbones.train.loss import training_loss
 
 WIDE = {"alexnet", "zfnet", "vgg"}
 """Their wide fully connected layers, without normalisation, need small steps."""

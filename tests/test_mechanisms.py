@@ -16,7 +16,7 @@ from backbones.cost import measure_cost
 from backbones.dilation import SpreadAvgPool, set_output_stride
 from backbones.layers import AuxHead, DropPath, Head, SamePad, he_init
 from backbones.records import Recipe
-from backbones.train.module import training_loss
+from backbones.train.loss import training_loss
 from backbones.train.optimise import RMSprop, rate
 
 

@@ -23,10 +23,12 @@ import backbones
 from backbones import create_model, train
 from backbones.catalog import load
 from backbones.data import Data, open_data
-from backbones.evaluate import measure
+from backbones.evaluate import Member, answers, measure, prepare
 from backbones.recipes import MODERN, check, choose, size_to
 from backbones.records import DataInfo, Options, Recipe
-from backbones.train import callbacks, preflight
+from backbones.train import preflight
+from backbones.train.average import Average
+from backbones.train.loop import Loop
 from backbones.train.optimise import make_optimiser, rate
 
 QUICK = replace(MODERN, epochs=2, warmup_epochs=0.0, model_ema=False)
@@ -129,9 +131,21 @@ def test_recipes_that_cannot_be_followed(change: dict[str, object], said: str) -
 
 
 def test_moving_average_follows_soon_and_then_smoothly() -> None:
-    average = callbacks.moving_average(replace(QUICK, model_ema_decay=0.9))._kwargs["avg_fn"]
-    assert average(torch.zeros(1), torch.ones(1), torch.tensor(0)).item() == pytest.approx(0.9)
-    assert average(torch.zeros(1), torch.ones(1), torch.tensor(10_000)).item() == pytest.approx(0.1)
+    """By hand: from 0 towards 1, first by 1 - 1/10, then by 1 - 2/11, and at last by 1 - 0.9 of what is left."""
+    model = nn.BatchNorm1d(1)
+    average = Average(model, decay=0.9)
+    with torch.no_grad():
+        model.bias.fill_(1.0)
+        model.num_batches_tracked.fill_(7)
+    for expected in (0.9, 0.9 + 0.1 * 9 / 11):
+        average.update()
+        with average.applied():
+            assert model.bias.item() == pytest.approx(expected)
+            assert model.num_batches_tracked == 7
+        assert model.bias.item() == 1.0
+    average.steps, average._kept["bias"] = 10_000, torch.zeros(1)
+    average.update()
+    assert average._kept["bias"].item() == pytest.approx(0.1)
 
 
 # -- a run
@@ -151,7 +165,8 @@ def test_a_run_leaves_its_folder(digits: Data, tmp_path: Path) -> None:
         "report.md",
         "best.safetensors",
         "last.safetensors",
-        "last.ckpt",
+        "checkpoints",
+        ".lock",
     }
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 9))
@@ -165,8 +180,8 @@ def test_a_run_leaves_its_folder(digits: Data, tmp_path: Path) -> None:
     assert f"{result.metrics.top1:.2f} %" in report
     assert "curves.svg" in report
     assert json.loads((folder / "recipe.json").read_text())["recipe"]["epochs"] == 8
-    answers = train.answers(backbones.load(folder / "best.safetensors"), digits.test, told.preprocessing, 7)
-    assert measure(*answers, 10).top1 == result.metrics.top1
+    best = Member(backbones.load(folder / "best.safetensors"), prepare("single", told.preprocessing))
+    assert measure(*answers([best], digits.test, 7), 10).top1 == result.metrics.top1
     losses = [float(row["train_loss"]) for row in rows]
     assert losses[-1] < losses[0]
 
@@ -190,15 +205,15 @@ def test_resuming_ends_where_the_whole_run_ends(
     """Stopped in the third epoch and continued: weights and figures of the run that was never stopped, bit for bit."""
     recipe = replace(QUICK, epochs=4, sched=sched, model_ema=ema, model_ema_decay=0.9)
     whole = fit(digits, tmp_path / "whole", recipe)
-    step = train.run.Classifier.training_step
+    step = Loop._train_step
 
-    def stop(self: nn.Module, batch: object, index: int) -> torch.Tensor:
-        if self.current_epoch == 2 and index == 1:
+    def stop(self: Loop, batches: object) -> float:
+        if self.epoch == 2 and self.done == 1:
             raise RuntimeError("the power is gone")
-        return step(self, batch, index)
+        return step(self, batches)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.run.Classifier, "training_step", stop)
+        patched.setattr(Loop, "_train_step", stop)
         with pytest.raises(RuntimeError, match="power"):
             fit(digits, tmp_path / "stopped", recipe)
     again = fit(digits, tmp_path / "stopped", recipe, model=lenet(seed=5), resume=True)
@@ -225,10 +240,6 @@ def test_runs_never_share_a_folder(digits: Data, tmp_path: Path, monkeypatch: py
     recipe = replace(QUICK, epochs=1)
     folders = [train.fit(lenet(), digits, recipe, console=Console(quiet=True)).folder for _ in range(3)]
     assert len(set(folders)) == 3
-    assert "BACKBONES_RUN" not in os.environ
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(ValueError, match="--output"):
-        train.fit(lenet(), digits, recipe, console=Console(quiet=True))
 
 
 def test_best_is_the_average_when_there_is_one(digits: Data, tmp_path: Path) -> None:
@@ -257,7 +268,9 @@ def test_early_stop(digits: Data, tmp_path: Path) -> None:
 def test_others_train_too(digits: Data, tmp_path: Path, network: str) -> None:
     recipe = replace(choose("modern", load()[network]), epochs=1, cutmix=0.0)
     model = create_model(network, num_classes=10, in_chans=1, drop_path_rate=0.3 if "resnet" in network else None)
-    result = fit(digits, tmp_path / network, recipe, model, amp="resnet" in network)
+    result = fit(
+        digits, tmp_path / network, recipe, model, precision="bf16-mixed" if "resnet" in network else "32-true"
+    )
     assert len(result.history) == 1
     assert math.isfinite(result.metrics.loss)
 
@@ -281,7 +294,7 @@ def test_mistakes_cost_seconds(digits: Data, tmp_path: Path, monkeypatch: pytest
 def test_preflight_leaves_the_network_alone(digits: Data) -> None:
     model = create_model("resnet20_cifar", num_classes=10, in_chans=1, seed=0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert preflight.check_step(model, (32, 32), QUICK, 160, "32-true") > 0
+    assert preflight.check_step(model, (32, 32), QUICK, Options(), 160, 1) > 0
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
@@ -16,8 +17,17 @@ from backbones.records import Options, Recipe
 KEPT = ("source", "deviations")  # of a recipe, and no flags
 ORIGIN = ("network", "data", "val_split", "download", "weights")  # of a run, kept beside its recipe
 SETTINGS = "settings"  # the same: of the network, where its weights brought some
-RUN_FILE, RESUME_FILE = "recipe.json", "last.ckpt"  # as in backbones.train.folder, which imports torch
-MOVABLE = ("workers", "devices", "nodes")  # options that may differ when a run is continued
+RUN_FILE, CHECKPOINTS = "recipe.json", "checkpoints"  # as in backbones.train.folder, which imports torch
+MOVABLE = (
+    "workers",
+    "devices",
+    "nodes",
+    "strategy",
+    "accumulate",
+    "checkpoint_every_steps",
+    "checkpoint_every_minutes",
+    "hang_seconds",
+)  # options that may differ when a run is continued
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Train:
     weights: str | None = None
     """start from these instead of from the initialisation: a file, or tv:..., timm:..., hf:... (`backbones weights`)"""
     resume: Path | None = None
-    """continue the run in this folder, from its last whole epoch, with its own settings"""
+    """continue the run in this folder, from its last checkpoint, with its own settings"""
     values: Any = None
     options: Options = field(default_factory=Options)
 
@@ -63,8 +73,11 @@ def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: l
 
     from backbones import create_model, train
     from backbones.data import open_data
+    from backbones.train.launch import start_others
     from backbones.writing import brought
 
+    if (code := start_others(options, sys.argv[1:])) is not None:
+        sys.exit(code)
     resume = isinstance(notes, list)
     data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])
     if not isinstance(notes, list):
@@ -103,7 +116,7 @@ def _continue(command: Train) -> None:
     if fixed := [f"--{key.replace('_', '-')}" for key in given if key not in MOVABLE]:
         raise ValueError(f"--resume continues a run with its own settings; leave out {' '.join(fixed)}")
     file = folder / RUN_FILE
-    if not file.is_file() or not (folder / RESUME_FILE).is_file():
+    if not file.is_file() or not (folder / CHECKPOINTS).is_dir():
         raise FileNotFoundError(f"{folder} has no run to continue; --resume takes its folder, such as runs/lenet5-...")
     try:
         told = json.loads(file.read_text())

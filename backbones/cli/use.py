@@ -1,7 +1,9 @@
 """backbones eval and predict: what a trained network is worth, and what it says of an image."""
 
 import json
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,64 +14,111 @@ from backbones.records import Preprocessing
 
 if TYPE_CHECKING:
     from backbones.backbone import Backbone
+    from backbones.evaluate import Member, Metrics
+
+log = logging.getLogger("backbones")
 
 
 def evaluate(
-    source: Positional[Path],
+    sources: Positional[tuple[str, ...]],
     /,
     data: str,
+    weights: tuple[str, ...] = (),
+    protocol: Literal["single", "10-crop", "144-crop", "dense", "multi-scale"] = "single",
+    size: int | None = None,
+    crop: float | None = None,
+    scales: tuple[int, ...] = (),
     part: Literal["test", "val", "train"] | None = None,
     val_split: float = 0.0,
     batch_size: int = 64,
     workers: int | None = None,
+    csv: Path | None = None,
     json_: Json = False,
 ) -> None:
-    """Test a trained network: top-1, top-5, loss, calibration error, accuracy per class.
+    """Test a trained network, or several together: top-1, top-5, loss, calibration error, accuracy per class.
+
+    Several sources are an ensemble: the mean of their probabilities. Processes of torchrun share the images.
 
     Args:
-        source: a run folder, or a .safetensors file that backbones wrote
+        sources: run folders, or .safetensors files that backbones wrote; names of networks, with --weights
         data: digits, folder:PATH or tv:NAME@ROOT, as in training
+        weights: one for each name: anybody's file, or published ones such as tv:IMAGENET1K_V2
+        protocol: which views of an image count, as docs/evaluation.md tells
+        size: side of the crop in pixels; the network's own by default
+        crop: side of the crop over the shorter side of the image; the network's own by default
+        scales: shorter sides of the image in pixels, in place of the protocol's
         part: test if the data has one, else val
         val_split: as in training, to test on the same validation part
-        batch_size: images at a time
+        batch_size: views at a time
         workers: processes that load images; as many as help by default
+        csv: add a row to this file, in timm's columns
         json_: print the figures as JSON
     """
+    from backbones.data import open_data
+    from backbones.evaluate import Member, answers_together, columns, measure, prepare, processes, results
+
+    if csv:
+        results.check_file(csv)
+    with processes() as place:
+        if place.rank:
+            logging.getLogger("backbones").setLevel(logging.ERROR)  # the first process says it
+        loaded = _networks(sources, weights)
+        channels = {model.in_channels for model, _ in loaded}
+        if len(channels) != 1:
+            raise ValueError(f"{len(loaded)} networks for {sorted(channels)} channels; give some that read the same")
+        opened = open_data(data, channels=channels.pop(), val_split=val_split, whole=not val_split)
+        classes = opened.info.classes
+        name = part or ("test" if opened.test else "val" if opened.val else "train")
+        images = getattr(opened, name)
+        if images is None:
+            raise ValueError(f"{data} has no {name} part ({opened.info.split}); give another --part")
+        members = []
+        for source, (model, told) in zip(sources, loaded, strict=True):
+            views = prepare(protocol, told, size=size, crop=crop, scales=scales)
+            order = columns(model.checkpoint.classes, classes, source, by_place=not Path(source).exists())
+            members.append(Member(model.to(place.device), views, order))
+        if members[0].views.protocol.mirrors and not opened.info.mirror:
+            log.warning("%s looks at mirror images too, which are other classes in %s", protocol, data)
+        found = answers_together(members, images, batch_size, workers)
+    if found is None:
+        return
+    metrics, networks = measure(*found, len(classes)), [model.variant.name for model, _ in loaded]
+    if csv:
+        results.append(csv, results.row(networks, members, metrics))
+    if json_:
+        looked = [
+            {"source": s, "network": n, **m.views.told()} for s, n, m in zip(sources, networks, members, strict=True)
+        ]
+        figures = {**metrics.summary(), "interval": metrics.interval, "protocol": protocol, "networks": looked}
+        per_class = dict(zip(classes, metrics.per_class, strict=True))
+        print(json.dumps({"data": data, "part": name, **figures, "classes": per_class}))
+        return
+    title = f"{' + '.join(dict.fromkeys(networks))} on {data}, {name} part"
+    _print(title, sources, members, metrics, classes)
+
+
+def _print(
+    title: str, sources: Sequence[str], members: "Sequence[Member]", metrics: "Metrics", classes: Sequence[str]
+) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from backbones.data import open_data
-    from backbones.evaluate import measure
-    from backbones.train import answers
-
-    model, preprocessing = _load(source)
-    told = model.checkpoint
-    opened = open_data(data, channels=model.in_channels, val_split=val_split, whole=not val_split)
-    if opened.info.classes != told.classes:
-        raise ValueError(f"{source} knows the classes {_some(told.classes)}, {data} has {_some(opened.info.classes)}")
-    name = part or ("test" if opened.test else "val" if opened.val else "train")
-    images = getattr(opened, name)
-    if images is None:
-        raise ValueError(f"{data} has no {name} part ({opened.info.split}); give another --part")
-    metrics = measure(*answers(model, images, preprocessing, batch_size, workers), len(told.classes))
-    low, high = metrics.interval
-    if json_:
-        classes = dict(zip(told.classes, metrics.per_class, strict=True))
-        print(
-            json.dumps({"data": data, "part": name, **metrics.summary(), "interval": [low, high], "classes": classes})
-        )
-        return
-    table = Table(
-        "figure", "value", box=None, title=escape(f"{told.network} on {data}, {name} part"), title_justify="left"
-    )
+    protocol, (low, high) = members[0].views.protocol, metrics.interval
+    table = Table("figure", "value", box=None, title=escape(title), title_justify="left")
+    for source in sources:
+        table.add_row("source", escape(source))
+    for views in dict.fromkeys(str(member.views) for member in members):
+        table.add_row("protocol", views)
+    table.add_row("as in", protocol.source)
+    table.add_row("mean of", protocol.averaged + (f", of {len(members)} networks" if len(members) > 1 else ""))
     table.add_row("images", f"{metrics.images:,}")
     table.add_row("top-1", f"{metrics.top1:.2f} %  (95 % interval {low:.2f} to {high:.2f} %)")
     if metrics.top5 is not None:
         table.add_row("top-5", f"{metrics.top5:.2f} %")
     table.add_row("cross entropy", f"{metrics.loss:.4f}")
     table.add_row("calibration error", f"{metrics.calibration_error:.2f} %")
-    for label, accuracy in zip(told.classes, metrics.per_class, strict=True):
+    for label, accuracy in zip(classes, metrics.per_class, strict=True):
         table.add_row(escape(f"class {label}"), "no images" if accuracy is None else f"{accuracy:.1f} %")
     Console().print(table)
 
@@ -115,6 +164,27 @@ def predict(
         sys.exit(2)
 
 
+def _networks(sources: Sequence[str], weights: Sequence[str]) -> "list[tuple[Backbone, Preprocessing]]":
+    """The networks that runs, files and names with weights stand for."""
+    from backbones import create_model, list_models
+    from backbones.evaluate import usual_preprocessing
+
+    names = [source for source in sources if not Path(source).exists() and source in list_models()]
+    if not sources or len(names) != len(weights):
+        raise ValueError(
+            f"{len(sources)} sources, {len(names)} of them names of networks, and {len(weights)} --weights; "
+            "give runs, files or names, and for each name --weights"
+        )
+    left, loaded = iter(weights), []
+    for source in sources:
+        if source not in names:
+            loaded.append(_load(Path(source)))
+            continue
+        model = create_model(source, weights=next(left)).eval()
+        loaded.append((model, model.checkpoint.preprocessing or usual_preprocessing(model)))
+    return loaded
+
+
 def _load(source: Path) -> "tuple[Backbone, Preprocessing]":
     """The network of a run folder or file, with what it takes to use it on images."""
     from backbones import load
@@ -133,7 +203,3 @@ def _load(source: Path) -> "tuple[Backbone, Preprocessing]":
     if preprocessing is None or not model.checkpoint.classes:
         raise ValueError(f"{file} does not say its classes and preprocessing; save it with both")
     return model, preprocessing
-
-
-def _some(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes[:8]) + (f", ... ({len(classes)})" if len(classes) > 8 else "")

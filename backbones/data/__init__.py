@@ -1,7 +1,7 @@
 """Images with labels: where they come from, how they are read, changed and put into batches."""
 
 from backbones.data.decode import read_image
-from backbones.data.loader import EpochSampler, Loaded, make_loader, set_epoch
+from backbones.data.loader import EpochSampler, Loaded, make_loader, seed_of, set_epoch, workers_by_default
 from backbones.data.pack import pack
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
@@ -26,7 +26,9 @@ __all__ = [
     "pack",
     "preprocessing_for",
     "read_image",
+    "seed_of",
     "set_epoch",
     "told",
     "train_transform",
+    "workers_by_default",
 ]

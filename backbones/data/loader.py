@@ -1,5 +1,7 @@
 """Batches whose content is a pure function of (seed, epoch), whatever the workers, and of nothing else."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
@@ -38,7 +40,7 @@ class Loaded(Dataset[tuple[Tensor, int]]):
             return self.transform(image), label
         generator = torch.default_generator  # torch.manual_seed would also visit the GPUs: 120 us instead of 1
         before = generator.get_state()
-        generator.manual_seed(_hash(self.seed, int(self.epoch), index))
+        generator.manual_seed(seed_of(self.seed, int(self.epoch), index))
         try:
             return self.transform(image), label
         finally:
@@ -49,7 +51,9 @@ class EpochSampler(Sampler[int]):
     """The order of the images for one of `world_size` processes: a pure function of (seed, epoch).
 
     With `shuffle` (training) every process gets equally many, the first of the epoch again where the number does not
-    divide. Without (evaluation) every image is given exactly once over all processes.
+    divide: image i of the epoch goes to process i mod world_size, so that the first n of each process are the first
+    n world_size of the epoch, however many processes there are. Without (evaluation) every image is given exactly once
+    over all processes.
 
     Args:
         length: number of images
@@ -73,9 +77,11 @@ class EpochSampler(Sampler[int]):
             raise ValueError(f"rank {rank} of {world_size} processes; ranks go from 0 to {world_size - 1}")
         self.length, self.seed, self.shuffle, self.rank, self.world_size = length, seed, shuffle, rank, world_size
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
+        self.start = 0
+        """images of this process that the next pass leaves out, because they were seen before a run was stopped"""
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; Lightning calls it too."""
+        """Say which epoch comes next."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -86,9 +92,9 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         if not self.shuffle:
             return iter(range(self.rank, self.length, self.world_size))
-        generator = torch.Generator().manual_seed(_hash(self.seed, int(self.epoch), -1))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, int(self.epoch), -1))
         order = torch.randperm(self.length, generator=generator).tolist()
-        mine = range(self.rank, len(self) * self.world_size, self.world_size)
+        mine = range(self.rank, len(self) * self.world_size, self.world_size)[self.start :]
         return iter([order[i % self.length] for i in mine])
 
 
@@ -126,19 +132,39 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         drop_last=train and leaves_one,  # batch norm has no statistics of one image
         persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(_hash(seed, -1, -1)),  # else it would draw from the global one
+        worker_init_fn=_outlive_signals,
+        generator=torch.Generator().manual_seed(seed_of(seed, -1, -1)),  # else it would draw from the global one
     )
 
 
-def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int) -> None:
-    """Say which epoch the next pass over a loader from `make_loader` is; its order and its draws follow."""
+def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int, start: int = 0) -> None:
+    """Say which epoch the next pass over a loader from `make_loader` is; its order and its draws follow.
+
+    The pass leaves out the first `start` images of this process.
+    """
     if not isinstance(loader.sampler, EpochSampler):
         raise TypeError(
             f"set_epoch takes a loader from make_loader; this one's sampler is {type(loader.sampler).__name__}"
         )
     loader.sampler.set_epoch(epoch)
+    loader.sampler.start = start
 
 
-def _hash(*numbers: int) -> int:
+def workers_by_default() -> int:
+    """Processes to load images with: half of the processors, up to 8; the other half computes, or feeds the GPU."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
+def seed_of(*numbers: int) -> int:
     """A seed of 63 bits, spread evenly over all that differ in any number."""
     return int.from_bytes(blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1
+
+
+def _outlive_signals(worker: int) -> None:
+    """Signals to the whole group are for the process that trains: it finishes its step with the images it waits for.
+
+    Five seconds after a SIGTERM the worker ends all the same.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, 5.0))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

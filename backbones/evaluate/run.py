@@ -29,22 +29,30 @@ def collect(
 
     `device` is where the images are sent, the model's own by default; `amp` is the precision of autocast, if any.
     """
-    if device is None:
-        device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), "cpu")
-    device = torch.device(device)
+    device = device_of(model) if device is None else torch.device(device)
     logits, labels = list[Tensor](), list[Tensor]()
     autocast = torch.autocast(device.type, dtype=amp, enabled=amp is not None)
     with evaluating(model), torch.inference_mode(), autocast:
         for images, truth in loader:
-            answer = model(images.to(device, non_blocking=True))
-            if not isinstance(answer, Tensor) or answer.ndim != 2:
-                kind = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"type {type(answer).__name__}"
-                raise ValueError(f"the model returned {kind}; give one that returns logits (N, num_classes)")
-            logits.append(answer.float().cpu())
+            logits.append(logits_of(model, images.to(device, non_blocking=True)).cpu())
             labels.append(truth.long().cpu())
     if not logits:
         raise ValueError("the loader has no batches; give at least one image, and drop_last=False to evaluate on few")
     return Collected(torch.cat(logits), torch.cat(labels))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are."""
+    return next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """model(images), (N, num_classes) in float32. ValueError for a model that returns something else."""
+    answer = model(images)
+    if not isinstance(answer, Tensor) or answer.ndim != 2:
+        kind = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"type {type(answer).__name__}"
+        raise ValueError(f"the model returned {kind}; give one that returns logits (N, num_classes)")
+    return answer.float()
 
 
 def evaluate(

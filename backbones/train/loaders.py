@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
@@ -17,47 +16,54 @@ from backbones.data import (
     eval_transform,
     make_loader,
     preprocessing_for,
-    set_epoch,
     train_transform,
+    workers_by_default,
 )
-from backbones.evaluate import Collected, collect
 from backbones.records import Options, Preprocessing, Recipe
 
 
-class Loaders(L.LightningDataModule):
-    """The training and validation images, for this process of the run."""
+class Loaders:
+    """The training and validation images of one process of the run.
 
-    first_epoch = 0
+    Args:
+        data: all of them
+        preprocessing: as the network is to see them
+        recipe: with the size of a batch over all processes
+        options: with the parts that each process takes its share in
+        rank: of this process
+        world_size: number of processes
+    """
 
-    def __init__(self, data: Data, preprocessing: Preprocessing, recipe: Recipe, options: Options) -> None:
-        super().__init__()
-        self.data, self.preprocessing, self.recipe, self.options = data, preprocessing, recipe, options
+    def __init__(
+        self, data: Data, preprocessing: Preprocessing, recipe: Recipe, options: Options, rank: int, world_size: int
+    ) -> None:
+        together = world_size * options.accumulate
+        if recipe.batch_size % together:
+            whole = max(1, round(recipe.batch_size / together)) * together
+            raise ValueError(
+                f"a batch of {recipe.batch_size} images cannot be shared evenly by {world_size} processes in "
+                f"{options.accumulate} parts each; give --batch-size {whole}"
+            )
         self.workers = workers_by_default() if options.workers is None else options.workers
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        colours = colours_of(self.data.train) if self.recipe.lighting else None
-        transform = train_transform(self.preprocessing, self.recipe, self.data.info, colours)
-        loader = self._loader(self.data.train, transform, train=True)
-        set_epoch(loader, self.first_epoch)  # loading starts before Lightning says which epoch it is
-        return loader
+        def loader(part: Part, transform: Any, train: bool) -> DataLoader[Any]:
+            return make_loader(
+                part,
+                transform,
+                batch_size=recipe.batch_size // together,
+                train=train,
+                seed=options.seed,
+                workers=self.workers,
+                rank=rank,
+                world_size=world_size,
+            )
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        if self.data.val is None:
-            return []
-        return self._loader(self.data.val, eval_transform(self.preprocessing), train=False)
-
-    def _loader(self, part: Part, transform: Any, train: bool) -> DataLoader[Any]:
-        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return make_loader(
-            part,
-            transform,
-            batch_size=max(1, self.recipe.batch_size // world_size),
-            train=train,
-            seed=self.options.seed,
-            workers=self.workers,
-            rank=rank,
-            world_size=world_size,
-        )
+        self.size = preprocessing.size
+        colours = colours_of(data.train) if recipe.lighting else None
+        self.train = loader(data.train, train_transform(preprocessing, recipe, data.info, colours), train=True)
+        self.val = loader(data.val, eval_transform(preprocessing), train=False) if data.val else None
+        self.steps = -(-len(self.train) // options.accumulate)
+        """of the optimiser, in an epoch"""
 
 
 def input_of(model: Backbone, data: Data, img_size: int | None = None) -> Preprocessing:
@@ -67,26 +73,6 @@ def input_of(model: Backbone, data: Data, img_size: int | None = None) -> Prepro
         raise ValueError(f"--img-size {side}; {model.variant.name} reads {model.min_size} pixels or more")
     crop = model.variant.crop if data.info.size is None else 1.0  # small images have no border to spare
     return preprocessing_for(data.info, (side, side), model.in_channels, crop)
-
-
-def answers(
-    model: Backbone, part: Part, preprocessing: Preprocessing, batch_size: int, workers: int | None = None
-) -> Collected:
-    """What the network says of every image of a part, seen once, in order."""
-    loader = make_loader(
-        part,
-        eval_transform(preprocessing),
-        batch_size=batch_size,
-        train=False,
-        seed=0,
-        workers=workers_by_default() if workers is None else workers,
-    )
-    return collect(model, loader, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def workers_by_default() -> int:
-    """Half of the processors, up to 8: the other half computes, or feeds the GPU."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 @contextmanager

@@ -10,16 +10,12 @@ import torch
 from torch import nn
 
 from backbones.backbone import Backbone
-from backbones.data import Data, check_part
-from backbones.records import Recipe
-from backbones.train.module import training_loss
+from backbones.cost import largest_batch, training_memory
+from backbones.cost.memory import Optimizer, Precision
+from backbones.records import Options, Recipe
+from backbones.train.loss import training_loss
 
-
-def check_data(data: Data) -> None:
-    """Decode samples of every part. ValueError that names the files that cannot be read."""
-    for part in (data.train, data.val, data.test):
-        if part is not None:
-            check_part(part)
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_disk(folder: Path, model: nn.Module) -> None:
@@ -35,26 +31,78 @@ def check_disk(folder: Path, model: nn.Module) -> None:
         raise OSError(f"{folder} has {free / 1e9:.1f} GB free, a run needs {needed / 1e9:.1f}; give another --output")
 
 
-def check_step(model: Backbone, size: tuple[int, int], recipe: Recipe, images: int, precision: str) -> float:
-    """Seconds of one forward and backward pass of the full batch, on a copy. MemoryError if it does not fit."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    batch = min(recipe.batch_size, images)
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+def check_memory(model: Backbone, size: tuple[int, int], recipe: Recipe, options: Options, processes: int) -> None:
+    """MemoryError, with what does fit, where the estimate of one step on this machine's processor is more than it has.
+
+    A GPU says so itself; here the system would end the process without a word.
+    """
+    if torch.cuda.is_available():
+        return
+    batch, shape = recipe.batch_size // (processes * options.accumulate), (model.in_channels, *size)
+    needed = training_memory(model, shape, batch_size=batch, optimizer=_kind(recipe), precision=_precision(options))
+    if needed.peak > _free() // processes:
+        raise does_not_fit(model, size, recipe, options, processes)
+
+
+def does_not_fit(
+    model: Backbone, size: tuple[int, int], recipe: Recipe, options: Options, processes: int
+) -> MemoryError:
+    """What to say of a batch that is too large: the largest that fits, by the estimate, and how to keep this one."""
+    batch, shape = recipe.batch_size // (processes * options.accumulate), (model.in_channels, *size)
+    told = f"{batch} images of {size[0]}x{size[1]} at a time do not fit into memory"
+    room = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else _free() // processes
     try:
-        trial = copy.deepcopy(model).to(device).train()
-        x = torch.randn(batch, model.in_channels, *size, device=device)
-        labels = torch.arange(batch, device=device) % model.num_classes
-        for _ in range(2):  # the first pass warms up
-            start = time.perf_counter()
-            with torch.autocast(device, dtype, enabled=dtype is not None):
-                loss = training_loss(trial(x), labels, recipe)
-            torch.autograd.backward(loss)
-            value = loss.item()
-    except RuntimeError as error:  # torch's allocators raise it, and on a GPU a subclass
-        if "memory" not in str(error):
-            raise
-        told = f"a batch of {batch} images of {size[0]}x{size[1]} does not fit into memory"
-        raise MemoryError(f"{told}; give a smaller --batch-size or --img-size") from None
+        fits = largest_batch(model, shape, room, optimizer=_kind(recipe), precision=_precision(options))
+    except ValueError:
+        return MemoryError(f"{told}, nor does one; give a smaller --img-size, or another network")
+    fits = min(fits, max(1, batch - 1))
+    share = recipe.batch_size // processes
+    parts = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= fits)
+    return MemoryError(
+        f"{told}; by estimate {fits} do. Give --accumulate {parts}, which takes the batch of {recipe.batch_size} in "
+        f"parts, or --batch-size {fits * processes}"
+    )
+
+
+def check_step(
+    model: Backbone, size: tuple[int, int], recipe: Recipe, options: Options, images: int, processes: int
+) -> float:
+    """Seconds of one forward and backward pass of this process' share of a batch, on a copy."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = min(recipe.batch_size // (processes * options.accumulate), images)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(options.precision)
+    trial = copy.deepcopy(model).to(device).train()
+    x = torch.randn(batch, model.in_channels, *size, device=device)
+    labels = torch.arange(batch, device=device) % model.num_classes
+    for _ in range(2):  # the first pass warms up
+        start = time.perf_counter()
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            loss = training_loss(trial(x), labels, recipe)
+        torch.autograd.backward(loss)
+        value = loss.item()
     if not math.isfinite(value):
-        raise FloatingPointError(f"the first loss is {value}; use --amp-dtype bfloat16, or no --amp")
-    return time.perf_counter() - start
+        raise FloatingPointError(f"the first loss is {value}; use --precision bf16-mixed, or 32-true")
+    return (time.perf_counter() - start) * options.accumulate
+
+
+def is_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory ran out: its allocators raise RuntimeError, and on a GPU a subclass."""
+    return "memory" in str(error)
+
+
+def _kind(recipe: Recipe) -> Optimizer:
+    return ("momentum" if recipe.momentum else "sgd") if recipe.opt == "sgd" else recipe.opt
+
+
+def _precision(options: Options) -> Precision:
+    return "float32" if options.precision == "32-true" else "amp"
+
+
+def _free() -> int:
+    """Bytes that this machine, or the container it is, still has."""
+    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    free = next(int(row[1]) * 1024 for row in rows if row[0] == "MemAvailable:")
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.is_file() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return free

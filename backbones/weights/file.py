@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -25,12 +25,20 @@ FORMAT = "backbones 1"
 
 
 def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoint) -> None:
-    """Write to a file beside `path`, flush it to the disk, then put it in place: whole or not at all."""
-    told_json = json.dumps(asdict(told), sort_keys=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    metadata = {"format": FORMAT, "checkpoint": told_json, "digest": _digest(state, told_json)}
+    """Write the tensors and what is told of them: whole or not at all; see `commit`."""
+    commit(path, {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, FORMAT, _json(told))
+
+
+def commit(path: str | PathLike[str], state: Mapping[str, Tensor], form: str, told: str) -> None:
+    """Write to a file beside `path`, read it back, flush it to the disk, then put it in place: whole or not at all.
+
+    The tensors are contiguous and on the CPU; `form` is the name of the format, `told` goes into the metadata.
+    """
+    metadata = {"format": form, "checkpoint": told, "digest": _digest(state, told)}
     with in_place(path) as temporary:
-        save_file(state, temporary, metadata)
+        save_file(dict(state), temporary, metadata)
+        if _digest(read_tensors(temporary, read_header(temporary)[0]), told) != metadata["digest"]:
+            raise OSError(f"what was written to {path} reads back differently; the disk or the memory is failing")
 
 
 def describe(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry]]:
@@ -42,10 +50,24 @@ def describe(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry]]:
 def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
     """What the file tells, and its tensors. ValueError for what is not a whole, unaltered file of ours."""
     told, header, metadata = _open(path)
+    return told, _unaltered(path, header, metadata)
+
+
+def read_committed(path: str | PathLike[str], form: str) -> tuple[str, dict[str, Tensor]]:
+    """What `commit` was told, and the tensors. ValueError for what is not a whole, unaltered file of this format."""
+    header, metadata = read_header(path)
+    if metadata.get("format") != form:
+        raise ValueError(f"{path} has format {short(metadata.get('format'))}, not {form!r}")
+    return metadata.get("checkpoint", ""), _unaltered(path, header, metadata)
+
+
+def _unaltered(
+    path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
     state = read_tensors(path, header)
-    if metadata.get("digest") != _digest(state, metadata["checkpoint"]):
+    if metadata.get("digest") != _digest(state, metadata.get("checkpoint", "")):
         raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
-    return told, state
+    return state
 
 
 def _open(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry], dict[str, str]]:
@@ -69,21 +91,38 @@ def _open(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry], dict
 
 @contextmanager
 def in_place(path: str | PathLike[str]) -> Iterator[str]:
-    """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
+    """A temporary file beside `path` that takes its place when the block ends well, and is removed when not.
+
+    The file is on the disk before it takes the place, and the folder's new entry before the block is left.
+    """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
     try:
+        os.close(handle)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before matters more
+            os.unlink(temporary)
+
+
+def _flush(path: str | PathLike[str]) -> None:
+    """Wait until the disk has the file, or the folder's entries."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _json(told: Checkpoint) -> str:
+    return json.dumps(asdict(told), sort_keys=True)
 
 
 def _digest(state: Mapping[str, Tensor], told_json: str) -> str:

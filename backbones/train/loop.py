@@ -1,0 +1,299 @@
+"""Epochs, steps and validation. Where a run stands is a few numbers and tensors, so that it can go on from any step."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from backbones.backbone import Backbone, WithAux
+from backbones.data import mixer, seed_of, set_epoch
+from backbones.geometry import evaluating
+from backbones.records import Options, Recipe
+from backbones.train.average import Average
+from backbones.train.console import Told
+from backbones.train.diagnose import NotFinite, check_loss
+from backbones.train.loaders import Loaders
+from backbones.train.loss import limit_filters, training_loss
+from backbones.train.optimise import make_optimiser, rate
+from backbones.train.stopping import Agreement, Requests, Stopped
+from backbones.train.store import Store
+from backbones.train.watch import Watch
+
+Batch = tuple[Tensor, Tensor]
+COST = 0.02
+"""share of the time that checkpoints may take, where the user does not say how often they are made"""
+
+
+class Loop:
+    """One run, on this process of it.
+
+    What is random is a function of numbers: the order of the images of (seed, epoch), the changes of an image of (seed,
+    epoch, image), dropout and dropped paths of (seed, step, process, part of the batch). The state is the rest.
+
+    Args:
+        fabric: launched
+        model: with as many classes as the data
+        recipe: checked and sized
+        options: checked
+        loaders: of this process
+        store: where checkpoints go
+        requests: signals and the clock
+        told: what is shown and kept of the run's course
+        watch: sees that the other processes live
+        keep_best: called in the first process when the network, now as validated, is the best so far
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: Backbone,
+        recipe: Recipe,
+        options: Options,
+        loaders: Loaders,
+        store: Store,
+        requests: Requests,
+        told: Told,
+        watch: Watch,
+        keep_best: Callable[[int, float], None],
+    ) -> None:
+        self.fabric, self.model, self.recipe, self.options, self.loaders = fabric, model, recipe, options, loaders
+        self.store, self.requests, self.told, self.watch, self.keep_best = store, requests, told, watch, keep_best
+        self.epoch = self.done = self.step = 0  # epochs, steps of this epoch, steps in all
+        self.best, self.stale, self.first_loss, self.saving = -1.0, 0, 0.0, 0.0
+        self.mixer = mixer(recipe, model.num_classes)
+        self.optimiser = make_optimiser(model, recipe)
+        for group in self.optimiser.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        if recipe.freeze_epochs:
+            model.freeze(recipe.freeze_stages)
+        self.net = fabric.setup_module(model)
+        self.stepper: Any = fabric.setup_optimizers(self.optimiser)
+        self.plateau = self._plateau() if recipe.sched == "plateau" else None
+        self.average = Average(model, recipe.model_ema_decay) if recipe.model_ema else None
+        self.sums = torch.zeros(3, dtype=torch.float64)  # of this epoch: loss, right answers, images
+        self.agreement = Agreement(requests)
+        model.draws.seed = options.seed
+
+    def run(self) -> None:
+        """To the last epoch. Stopped, after a checkpoint, where a signal asked for it."""
+        self.told.start(self.epoch)
+        try:
+            if self.step == 0:
+                self._save()
+                self.store.wait()
+            while self.epoch < self.recipe.epochs and not self._waited_enough():
+                self._train_epoch()
+                self._end_epoch()
+        except Stopped:
+            self._save()
+            raise
+        finally:
+            self.told.stop()
+            self.store.wait()
+
+    def state_dict(self, sums: Tensor) -> dict[str, Any]:
+        """All it takes to go on; `sums` (processes, 3) are those of every process."""
+        return {
+            "epoch": self.epoch,
+            "done": self.done,
+            "images": self.done * self.recipe.batch_size,
+            "step": self.step,
+            "best": self.best,
+            "stale": self.stale,
+            "first_loss": self.first_loss,
+            "sums": sums,
+            "rows": self.told.rows,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "plateau": self.plateau and self.plateau.state_dict(),
+            "average": self.average and self.average.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where the state was taken."""
+        for name in ("epoch", "done", "step", "best", "stale", "first_loss"):
+            setattr(self, name, state[name])
+        sums: Tensor = state["sums"]
+        if len(sums) == self.fabric.world_size:
+            self.sums = sums[self.fabric.global_rank].clone()
+        elif self.fabric.global_rank == 0:  # another number of processes goes on
+            self.sums = sums.sum(0)
+        self.told.rows[:] = state["rows"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.plateau:
+            self.plateau.load_state_dict(state["plateau"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self._thaw_if_due()
+
+    # -- training
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        loader = self.loaders.train
+        set_epoch(loader, self.epoch, self.done * self.options.accumulate * (loader.batch_size or 1))
+        parts = iter(loader)
+        self.told.epoch_starts()
+        while self.done < self.loaders.steps:
+            self.watch.at(self.step, "loading images")
+            batches = list(islice(parts, self.options.accumulate))
+            if not batches:
+                raise RuntimeError(f"the images of epoch {self.epoch + 1} end after {self.done} steps")
+            loss = self._train_step(batches)
+            self.done, self.step = self.done + 1, self.step + 1
+            self.told.step_ends(self.epoch + self.done / self.loaders.steps, loss, sum(len(b[1]) for b in batches))
+            self.store.check()
+            stop, save = self.agreement.after_step()
+            every = self.options.checkpoint_every_steps
+            if stop:
+                raise Stopped(stop)
+            if save or (every and self.step % every == 0):
+                self._save()
+
+    def _train_step(self, batches: list[Batch]) -> float:
+        """One step of the optimiser on the images of several parts. The mean loss of this process."""
+        self._thaw_if_due()
+        self._set_rates()
+        images_here, mean = sum(len(labels) for _, labels in batches), 0.0
+        for part, (images, labels) in enumerate(batches):
+            images, labels = self.fabric.to_device((images, labels))
+            self._seed(part, len(batches[0][1]))
+            mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
+            self.watch.at(self.step, "forward pass")
+            with self.fabric.no_backward_sync(self.net, part < len(batches) - 1) if self._several else nullcontext():
+                output = self.net(mixed)
+                loss = training_loss(output, shares, self.recipe)
+                value = loss.item()
+                self.first_loss = self.first_loss or value
+                try:
+                    check_loss(value, self.first_loss, self.model, mixed)
+                except NotFinite as error:
+                    raise FloatingPointError(self._diverged(error)) from None
+                self.watch.at(self.step, "backward pass")
+                self.fabric.backward(loss * (len(labels) / images_here))
+            logits = output.logits if isinstance(output, WithAux) else output
+            right = (logits.detach().argmax(1) == labels).sum().item()
+            self.sums += torch.tensor([value * len(labels), right, len(labels)], dtype=torch.float64)
+            mean += value * len(labels) / images_here
+        self.watch.at(self.step, "update")
+        if self.recipe.clip_grad:
+            self.fabric.clip_gradients(self.net, self.stepper, max_norm=self.recipe.clip_grad, error_if_nonfinite=False)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        if self.recipe.max_filter_rms:
+            limit_filters(self.model, self.recipe.max_filter_rms)
+        if self.average:
+            self.average.update()
+        return mean
+
+    def _seed(self, part: int, images: int) -> None:
+        """Everything random in the network and in mixing, for one part of this process' share of the batch."""
+        world_size, rank = self.fabric.world_size, self.fabric.global_rank
+        torch.manual_seed(seed_of(self.options.seed, self.step, rank, part))
+        draws = self.model.draws
+        draws.step, draws.rows = self.step, (part * images * world_size + rank, world_size)
+        if self.recipe.drop_path_ramp:
+            draws.progress = self.step / (self.loaders.steps * self.recipe.epochs)
+
+    def _set_rates(self) -> None:
+        if self.plateau:
+            return
+        share = rate(self.recipe, self.step / self.loaders.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * share
+
+    def _thaw_if_due(self) -> None:
+        """The frozen stages learn from here on."""
+        due = self.recipe.freeze_epochs and self.step >= self.recipe.freeze_epochs * self.loaders.steps
+        if due and not all(p.requires_grad for p in self.model.parameters()):
+            self.model.freeze(-1)
+            del self.net  # it watches the gradients
+            self.net = self.fabric.setup_module(self.model)  # which gradients are shared is settled there
+
+    @property
+    def _several(self) -> bool:
+        return self.fabric.world_size > 1
+
+    # -- between epochs
+
+    def _end_epoch(self) -> None:
+        self.watch.at(self.step, "validation")
+        loss, right, images = self.agreement.total(self.sums)
+        row = {"epoch": self.epoch + 1, "train_loss": loss / images, "train_top1": 100 * right / images}
+        if self.loaders.val:
+            with self.average.applied() if self.average else nullcontext():
+                row |= self._validate(self.loaders.val)
+                better = row["val_top1"] > self.best
+                if better and self.fabric.is_global_zero:
+                    self.keep_best(self.epoch + 1, row["val_top1"])
+            self.best, self.stale = (row["val_top1"], 0) if better else (self.best, self.stale + 1)
+        if self.plateau:
+            self.plateau.step(row["val_top1"] if self.loaders.val else row["train_loss"])
+        self.told.epoch_ends({**row, "lr": self.optimiser.param_groups[-1]["lr"]})
+        self.epoch, self.done, self.sums = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
+        last = self.epoch == self.recipe.epochs or self._waited_enough()
+        if last or self.agreement.first(self.requests.seconds_since > self.saving / COST):
+            self._save()
+
+    def _validate(self, loader: Any) -> dict[str, float]:
+        """Each image once, over all processes, by the network of the first."""
+        self._share_statistics()
+        sums = torch.zeros(3, dtype=torch.float64)
+        with evaluating(self.model), torch.inference_mode(), self.fabric.autocast():
+            for images, labels in loader:
+                images, labels = self.fabric.to_device((images, labels))
+                logits = self.model(images)
+                loss = F.cross_entropy(logits.float(), labels, reduction="sum").item()
+                sums += torch.tensor([loss, (logits.argmax(1) == labels).sum().item(), len(labels)])
+                if not self._several and self.requests.signal:
+                    raise Stopped(self.requests.signal)
+        loss, right, images = self.agreement.total(sums)
+        return {"val_loss": loss / images, "val_top1": 100 * right / images}
+
+    def _share_statistics(self) -> None:
+        """Batch norms of several processes saw different images: those of the first are validated and saved."""
+        if self._several:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def _waited_enough(self) -> bool:
+        return bool(self.options.early_stop) and self.stale >= (self.options.early_stop or 0)
+
+    def _plateau(self) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(
+            self.optimiser,
+            mode="max" if self.loaders.val else "min",
+            factor=self.recipe.decay_rate,
+            patience=self.recipe.patience_epochs,
+        )
+
+    # -- what is left behind
+
+    def _save(self) -> None:
+        """A checkpoint of where all processes stand."""
+        start = time.perf_counter()
+        self.watch.at(self.step, "checkpoint")
+        sums = self.agreement.gathered(self.sums)
+        if self.fabric.is_global_zero:
+            self.store.save(self.step, self.state_dict(sums))
+        self.saving = time.perf_counter() - start + self.store.seconds
+        self.requests.saved()
+
+    def _diverged(self, error: NotFinite) -> str:
+        with_rate = max(group["lr"] for group in self.optimiser.param_groups)
+        good = self.store.last_good
+        kept = f"the last good checkpoint is {good.name}" if good else "there is no checkpoint yet"
+        return (
+            f"{error} in step {self.step + 1:,} (epoch {self.epoch + 1}, learning rate {with_rate:g}); {kept}. "
+            "Start again with a smaller --lr or with --clip-grad 1"
+        )
