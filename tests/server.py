@@ -1,6 +1,7 @@
 """A small web server on this machine that can behave badly; it also plays the Hugging Face Hub."""
 
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ class Page:
     stall_at_once: bool = False
     """not even headers come"""
     ranges: bool = True
+    """whether pieces are sent when asked for"""
     pause: float = 0.0
     """seconds between blocks"""
 
@@ -40,6 +42,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.pages: dict[str, Page] = {}
         self.seen: list[tuple[str, str, str]] = []
+        self.connections = 0
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -55,12 +58,17 @@ class Server(ThreadingHTTPServer):
             for revision in revisions:
                 self.pages[f"/{repo}/resolve/{revision}/{name}"] = page
 
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        self.connections += 1
+        return super().get_request()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news."""
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+    protocol_version = "HTTP/1.1"  # keeps connections open
 
     def log_message(self, format: str, *args: object) -> None:
         """Silence."""
@@ -80,22 +88,25 @@ class Handler(BaseHTTPRequestHandler):
         if page.stall_at_once:
             self.server.closing.wait()
             return
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and page.ranges else 0
+        first, _, last = (
+            asked.removeprefix("bytes=").partition("-") if page.ranges and page.status == 200 else ("", "", "")
+        )
+        start, end = int(first or 0), min(int(last or len(page.body)) + 1, len(page.body))
         if start > len(page.body):
             self.send_error(416)
             return
-        self.send_response(206 if start else page.status)
+        self.send_response(206 if start or last else page.status)
         for key, value in page.headers.items():
             self.send_header(key, value)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(page.body) - 1}/{len(page.body)}")
-        self.send_header("Content-Length", str(len(page.body) - start))
+        if start or last:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(page.body)}")
+        self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if body:
-            self.send(page, start)
+            self.send(page, start, end)
 
-    def send(self, page: Page, start: int) -> None:
-        end = start + page.cuts.pop(0) if page.cuts else len(page.body)
+    def send(self, page: Page, start: int, whole: int) -> None:
+        end = min(whole, start + page.cuts.pop(0)) if page.cuts else whole
         if page.stall is not None:
             end = min(end, page.stall)
         for at in range(start, end, BLOCK):
@@ -104,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if page.stall is not None:
             self.wfile.flush()
             self.server.closing.wait()
-        self.close_connection = True
+        self.close_connection |= end < whole or page.stall is not None
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -19,16 +18,11 @@ from filelock import FileLock, Timeout
 from backbones import catalog
 from backbones.choose.latency import Latency, Setting
 from backbones.choose.machine import Machine
+from backbones.places import cache_folder
 
 log = logging.getLogger("backbones")
 
 DTYPE = "float32"
-
-
-def folder() -> Path:
-    """Where results are kept."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "backbones"
 
 
 class Cache:
@@ -37,7 +31,7 @@ class Cache:
     def __init__(self, machine: Machine, versions: Mapping[str, str]) -> None:
         self._machine, self._versions = machine, dict(versions)
         self._head = {"machine": asdict(machine), "versions": self._versions}
-        self.file = folder() / f"machine-{_digest(self._head)}.json"
+        self.file = cache_folder() / f"machine-{_digest(self._head)}.json"
 
     def read(self, settings: Iterable[Setting], runs: int) -> dict[Setting, Latency]:
         """What is known of these settings, from at least so many runs."""

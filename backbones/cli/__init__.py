@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import bench, compare, convert, cost, plot, select, show, train, use, weights
+from backbones.cli import bench, compare, convert, cost, data, plot, select, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -43,6 +43,7 @@ def main() -> None:
         "weights": weights.list_weights,
         "convert": convert.convert,
         "parity": convert.parity,
+        "data": data.data,
     }
     logging.basicConfig(format="%(message)s")
     logging.getLogger("backbones").setLevel(logging.INFO)

@@ -2,27 +2,33 @@
 
 from backbones.data.decode import read_image
 from backbones.data.loader import EpochSampler, Loaded, make_loader, seed_of, set_epoch, workers_by_default
+from backbones.data.pack import pack
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
-from backbones.data.survey import check_part, colours_of
+from backbones.data.survey import Bad, check_all, check_part, colours_of, leave_out, told
 from backbones.data.transforms import Lighting, eval_transform, mixer, preprocessing_for, train_transform
 
 __all__ = [
+    "Bad",
     "Data",
     "EpochSampler",
     "Lighting",
     "Loaded",
     "Part",
+    "check_all",
     "check_part",
     "colours_of",
     "eval_transform",
+    "leave_out",
     "make_loader",
     "mixer",
     "open_data",
+    "pack",
     "preprocessing_for",
     "read_image",
     "seed_of",
     "set_epoch",
+    "told",
     "train_transform",
     "workers_by_default",
 ]

@@ -19,15 +19,16 @@ Source = str | PathLike[str] | bytes | Image.Image
 """what an image can be read from"""
 
 
-def read_image(source: Source, channels: int) -> Tensor:
+def read_image(source: Source, channels: int, name: str = "") -> Tensor:
     """The image as people see it, in uint8: (channels, H, W), with 1 channel (luma) or 3 (RGB).
 
-    Turned as its EXIF tag says; transparent parts on white; 16 bits scaled to 8; of several frames the first.
+    Turned as its EXIF tag says; transparent parts on white; 16 bits scaled to 8; of several frames the first. What the
+    file holds counts, not its ending. `name` is what errors call it, where bytes are given.
     ValueError for what is not a whole image, FileNotFoundError for a path where there is no file.
     """
     if channels not in (1, 3):
         raise ValueError(f"images can be read with 1 channel (gray) or 3 (RGB), not {channels}; choose channels=1 or 3")
-    with _opened(source) as image:
+    with _opened(source, name) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         picture = _eight_bits(ImageOps.exif_transpose(image) if turned else image)
         mode = "L" if channels == 1 else "RGB"
@@ -35,9 +36,9 @@ def read_image(source: Source, channels: int) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
-def read_header(source: Source) -> tuple[int, int]:
+def read_header(source: Source, name: str = "") -> tuple[int, int]:
     """(H, W) as stored, without decoding the pixels. Errors as in `read_image`."""
-    with _opened(source) as image:
+    with _opened(source, name) as image:
         return image.height, image.width
 
 
@@ -52,7 +53,7 @@ def to_channels(image: Tensor, channels: int) -> Tensor:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
+def _opened(source: Source, name: str) -> Iterator[Image.Image]:
     """The source as a Pillow image; what goes wrong with it becomes an error that names it, and no warning leaks."""
     try:
         with warnings.catch_warnings():
@@ -64,9 +65,9 @@ def _opened(source: Source) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                 yield image
     except FileNotFoundError:
-        raise FileNotFoundError(f"no image file {_name(source)}; check the path") from None
+        raise FileNotFoundError(f"no image file {name or _name(source)}; check the path") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ValueError(f"cannot read {_name(source)}: {_why(source, error)}") from error
+        raise ValueError(f"cannot read {name or _name(source)}: {_why(source, error)}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """What a dataset consists of: parts, which give images and labels by number and can say where each came from."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -64,8 +65,29 @@ class ArrayPart(Part):
         return ArrayPart(self.images[list(indices)], labels, self.name, self.channels, numbers)
 
 
-class FilePart(Part):
-    """Images in files, read when asked for.
+class StoredPart(Part):
+    """Images that lie encoded somewhere and are decoded when asked for; some of them may be damaged."""
+
+    channels: int
+    """what the images are converted to, 1 or 3"""
+
+    def source(self, index: int) -> str | bytes:
+        """The encoded image, or the path of its file."""
+        raise NotImplementedError
+
+    def stamp(self, index: int) -> tuple[str, int, int] | None:
+        """Name, size in bytes and time of change of what holds the image; None where they cannot be told.
+
+        As long as they stay, the image does.
+        """
+        return None
+
+    def image(self, index: int) -> Tensor:
+        return read_image(self.source(index), self.channels, self.where(index))
+
+
+class FilePart(StoredPart):
+    """Images in files.
 
     Args:
         paths: of the image files
@@ -76,8 +98,15 @@ class FilePart(Part):
     def __init__(self, paths: Sequence[str | PathLike[str]], labels: list[int], channels: int) -> None:
         self.paths, self.labels, self.channels = [fspath(path) for path in paths], labels, channels
 
-    def image(self, index: int) -> Tensor:
-        return read_image(self.paths[index], self.channels)
+    def source(self, index: int) -> str:
+        return self.paths[index]
+
+    def stamp(self, index: int) -> tuple[str, int, int] | None:
+        try:
+            found = os.stat(self.paths[index])
+        except OSError:
+            return None
+        return os.path.abspath(self.paths[index]), found.st_size, found.st_mtime_ns
 
     def where(self, index: int) -> str:
         return self.paths[index]
@@ -86,8 +115,22 @@ class FilePart(Part):
         return FilePart([self.paths[i] for i in indices], [self.labels[i] for i in indices], self.channels)
 
 
+class _Parted:
+    """Something with parts. One that the source does not have is None."""
+
+    train: Part
+    val: Part | None
+    test: Part | None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Those that there are, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
+
 @dataclass(frozen=True)
-class Data:
+class Data(_Parted):
     """A dataset: what it is, and its parts. A part that the source does not have is None."""
 
     info: DataInfo
@@ -97,7 +140,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(_Parted):
     """What a source has, before a validation part is split off and the colours are measured."""
 
     name: str

@@ -1,12 +1,16 @@
-"""From a word to a dataset: `digits`, `folder:PATH`, `tv:NAME@ROOT`."""
+"""From a word to a dataset: `digits`, `shapes`, `folder:PATH`, `wds:PATTERN`, `hf:NAME`, `tv:NAME@ROOT`."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from backbones.data.folder import open_folder
+from backbones.data.huggingface import open_huggingface
 from backbones.data.parts import ArrayPart, Data, Found, Part
+from backbones.data.shapes import open_shapes
+from backbones.data.shards import open_shards
 from backbones.data.survey import moments
 from backbones.data.tv import SETS, open_tv
 from backbones.records import DataInfo
@@ -14,7 +18,13 @@ from backbones.records import DataInfo
 FORMS = (
     "data is given as one of\n"
     "  digits               1,797 handwritten digits that scikit-learn brings along\n"
+    "  shapes               drawn as they are needed: 27 classes of shape, texture and place, 64 pixels a side;\n"
+    "                       also as in shapes:224,train=2000,noise=0.05 with a share of wrong labels\n"
     "  folder:PATH          your own, as in folder:photos with photos/train/<class>/*.jpg, photos/val/<class>/*.jpg\n"
+    "  wds:PATTERN          WebDataset shards, as in wds:DIR with train-*.tar and val-*.tar (`backbones data pack`\n"
+    "                       makes them), or 'wds:https://host/train-{000..099}.tar' with --val-split 0.1\n"
+    "  hf:NAME              of the Hugging Face hub, as in hf:OWNER/NAME or hf:OWNER/NAME@CONFIG, or its formats in a\n"
+    "                       folder, as in hf:./photos\n"
     f"  tv:NAME@ROOT         torchvision's, as in tv:CIFAR10@~/data; NAME is {', '.join(SETS)}"
 )
 DIGITS_TRAIN = 1297
@@ -28,7 +38,7 @@ def open_data(
     """The dataset that a word names.
 
     Args:
-        spec: `digits`, `folder:PATH` or `tv:NAME@ROOT`
+        spec: `digits`, `shapes`, `folder:PATH`, `wds:PATTERN`, `hf:NAME` or `tv:NAME@ROOT`
         channels: convert the images to 1 (gray) or 3 (RGB); the source's own if not given
         val_split: share of the training images to hold out as `val`, where the source has no such part
         download: let torchvision download what is missing
@@ -38,20 +48,30 @@ def open_data(
         raise ValueError(f"images can have 1 channel (gray) or 3 (RGB), not {channels}; choose channels=1 or 3")
     if not 0 <= val_split < 1:
         raise ValueError(f"--val-split is a share from 0 up to, not including, 1, such as 0.2; it was {val_split}")
-    kind, _, rest = spec.partition(":")
-    name, at, root = rest.partition("@")
-    if spec == "digits":
-        found = _digits(channels or 1)
-    elif kind == "folder" and rest:
-        found = open_folder(rest, channels or 3, val_split, whole)
-    elif kind == "tv" and name and at and root:
-        found = open_tv(name, root, channels, download)
-    else:
+    kind, colon, rest = spec.partition(":")
+    name, _, root = rest.partition("@")
+    openers: dict[str, Callable[[], Found]] = {
+        "digits": lambda: _digits(channels or 1),
+        "shapes": lambda: open_shapes(rest, channels or 3),
+        "folder": lambda: open_folder(rest, channels or 3, val_split, whole),
+        "wds": lambda: open_shards(rest, channels or 3, val_split, whole),
+        "hf": lambda: open_huggingface(rest, channels or 3),
+        "tv": lambda: open_tv(name, root, channels, download),
+    }
+    complete = {
+        "digits": not colon,
+        "shapes": True,
+        "folder": bool(rest),
+        "wds": bool(rest),
+        "hf": bool(rest),
+        "tv": bool(name and root),
+    }
+    if not complete.get(kind):
         raise ValueError(f"no data is called {spec!r}; {FORMS}")
+    found = openers[kind]()
     if val_split:
         found = _hold_out(found, val_split)
     mean, covariance = moments(found.train)
-    parts = {"train": found.train, "val": found.val, "test": found.test}
     info = DataInfo(
         name=found.name,
         classes=found.classes,
@@ -59,7 +79,7 @@ def open_data(
         size=found.size,
         mean=tuple(mean.tolist()),
         std=tuple(covariance.diagonal().clamp(min=255**-2).sqrt().tolist()),  # one gray level, where all are the same
-        images={part: len(images) for part, images in parts.items() if images is not None},
+        images={name: len(part) for name, part in found.parts.items()},
         split=found.split,
         mirror=found.mirror,
     )

@@ -1,59 +1,151 @@
 """Looking over a part before training on it: can it be read, and what are its colours?"""
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from backbones.data.checked import Checked
 from backbones.data.decode import read_header
-from backbones.data.parts import FilePart, Part
+from backbones.data.parts import Data, FilePart, Part, StoredPart
 
 HEADERS = 10_000
 """most files whose header `check_part` reads"""
 LISTED = 10
 """most unreadable files that an error lists"""
+BATCH = 32
+"""images that one process decodes at a time in `check_all`"""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An image that cannot be used."""
+
+    where: str
+    """as the part tells it: a path, or a shard and a name in it"""
+    reason: str
+    """and what to do"""
+
+
+def check_all(part: Part, processes: int = 0, done: Callable[[int], None] = lambda count: None) -> list[Bad]:
+    """Decode every image, in so many worker processes; those that cannot be used, in the order of the part.
+
+    What was good and has the same size and time of change since is not decoded again; what was bad is. Images in
+    memory and drawn ones are not looked at. `done` is told how many more images have been dealt with.
+    """
+    if not isinstance(part, StoredPart):
+        done(len(part))
+        return []
+    stamps = [part.stamp(i) for i in range(len(part))]
+    checked = Checked(stamp for stamp in stamps if stamp)
+    open_ones = [i for i, stamp in enumerate(stamps) if stamp not in checked]
+    done(len(part) - len(open_ones))
+    bad: list[Bad] = []
+    loader: Iterable[list[Bad | None]] = DataLoader(
+        _Findings(part, open_ones), BATCH, num_workers=processes, collate_fn=list, generator=torch.Generator()
+    )
+    indices = iter(open_ones)
+    try:
+        for findings in loader:
+            for found, index in zip(findings, indices, strict=False):
+                if found:
+                    bad.append(found)
+                elif stamp := stamps[index]:
+                    checked.add(stamp)
+            done(len(findings))
+    finally:  # whoever stops it goes on from there
+        checked.save()
+    return bad
+
+
+def leave_out(data: Data, bad: Sequence[Bad]) -> Data:
+    """The data without these images. ValueError where that leaves a part, or a class of the training part, empty."""
+    if not bad:
+        return data
+    names = {one.where for one in bad}
+    parts = {name: _without(part, name, names) for name, part in data.parts.items()}
+    if lost := sorted(set(data.train.labels) - set(parts["train"].labels)):
+        classes = ", ".join(repr(data.info.classes[i]) for i in lost[:LISTED])
+        raise ValueError(f"no training image of {classes} can be read; repair some or remove the class")
+    images = {name: len(part) for name, part in parts.items()}
+    gone = sum(data.info.images.values()) - sum(images.values())
+    info = replace(data.info, images=images, split=f"{data.info.split}; {gone:,} images that cannot be used left out")
+    return Data(info, **parts)
+
+
+def _without(part: Part, name: str, names: set[str]) -> Part:
+    kept = [i for i in range(len(part)) if part.where(i) not in names]
+    if not kept:
+        raise ValueError(f"none of the {len(part):,} images of {name} can be used; repair them or copy them again")
+    return part.take(kept)
+
+
+class _Findings(Dataset["Bad | None"]):
+    """What is wrong with each of these images of a part."""
+
+    def __init__(self, part: StoredPart, indices: Sequence[int]) -> None:
+        self.part, self.indices = part, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Bad | None:
+        return _finding(lambda i: self.part.image(i), self.part, self.indices[number])
+
+
+def _finding(look: Callable[[int], object], part: Part, index: int) -> Bad | None:
+    """What goes wrong when this image is looked at."""
+    where = part.where(index)
+    try:
+        look(index)
+    except FileNotFoundError:
+        return Bad(where, "there is no such file; a link may lead nowhere")
+    except ValueError as error:  # not OSError: a server that is away says nothing of the image
+        return Bad(where, str(error).removeprefix(f"cannot read {where}: "))
+    return None
 
 
 def check_part(part: Part, samples: int = 64) -> None:
-    """Read the headers of up to 10,000 files and decode `samples` images, both evenly spread over the part.
+    """Decode `samples` images, and read the headers of up to 10,000 files, both evenly spread over the part.
 
-    ValueError with a list of those that cannot be read. What is already in memory is not looked at.
+    ValueError with a list of those that cannot be used. Images in memory and drawn ones are not looked at.
     """
-    if not isinstance(part, FilePart):
+    if not isinstance(part, StoredPart):
         return
-    headers = spread(len(part), HEADERS)
-    bad: dict[int, str] = {}
-    for index in headers:
-        try:
-            read_header(part.where(index))
-        except (ValueError, OSError) as error:
-            bad[index] = str(error)
-    decoded = spread(len(part), samples)
-    for index in decoded:
-        try:
-            part.image(index)
-        except (ValueError, OSError) as error:
-            bad[index] = str(error)
+    decoded, headers = spread(len(part), samples), spread(len(part), HEADERS) if isinstance(part, FilePart) else []
+    bad: dict[int, Bad] = {}
+    for look, indices in ((lambda i: read_header(part.source(i)), headers), (part.image, decoded)):
+        bad |= {i: found for i in indices if i not in bad and (found := _finding(look, part, i))}
     if bad:
-        looked_at = len({*headers, *decoded})
-        lines = [f"  {bad[index]}" for index in sorted(bad)[:LISTED]]
-        more = [f"  and {len(bad) - LISTED:,} more"] if len(bad) > LISTED else []
-        raise ValueError("\n".join([f"{len(bad):,} of {looked_at:,} images looked at cannot be used:", *lines, *more]))
+        raise ValueError(told([bad[i] for i in sorted(bad)], len({*headers, *decoded})))
+
+
+def told(bad: Sequence[Bad], looked_at: int) -> str:
+    """The first few in words, for an error."""
+    lines = [f"  {one.where}: {one.reason}" for one in bad[:LISTED]]
+    more = [f"  and {len(bad) - LISTED:,} more"] if len(bad) > LISTED else []
+    return "\n".join([f"{len(bad):,} of {looked_at:,} images looked at cannot be used:", *lines, *more])
 
 
 def moments(part: Part, samples: int = 256) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) of the colours in [0, 1], float64, from up to `samples` images.
 
-    The images are evenly spread over the part, and each has the same weight, whatever its size.
+    The images are evenly spread over the part, and each has the same weight, whatever its size. Those that cannot be
+    read are passed over; ValueError where none can.
     """
     means, squares = [], []
     for index in spread(len(part), samples):
         try:
             image = part.image(index)
-        except ValueError:
-            check_part(part)  # lists all that it finds, where the error of one image names only that one
-            raise
+        except (ValueError, FileNotFoundError):
+            continue
         colours = image.flatten(1).double() / 255
         means.append(colours.mean(1))
         squares.append(colours @ colours.T / colours.shape[1])
+    if not means:
+        check_part(part, samples)  # says why
     mean = torch.stack(means).mean(0)
     return mean, torch.stack(squares).mean(0) - torch.outer(mean, mean)
 
