@@ -1,15 +1,21 @@
 """Batches whose content is a pure function of (seed, epoch), whatever the workers, and of nothing else."""
 
+import csv
 import os
 import signal
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from backbones.data.parts import Part
+
+
+MOST_FAILED = 100
+"""unreadable images that one process passes over, or a tenth of all, if that is more"""
 
 
 class Loaded(Dataset[tuple[Tensor, int]]):
@@ -20,10 +26,20 @@ class Loaded(Dataset[tuple[Tensor, int]]):
         transform: uint8 (C, H, W) -> float32 (C, H', W')
         seed: of the run
         train: whether the transform draws
+        skipped: a CSV file to which images that cannot be read are added; the next readable one takes their place.
+            Without, they are an error
     """
 
-    def __init__(self, part: Part, transform: Callable[[Tensor], Tensor], seed: int, train: bool) -> None:
-        self.part, self.transform, self.seed, self.train = part, transform, seed, train
+    def __init__(
+        self,
+        part: Part,
+        transform: Callable[[Tensor], Tensor],
+        seed: int,
+        train: bool,
+        skipped: Path | None = None,
+    ) -> None:
+        self.part, self.transform, self.seed, self.train, self.skipped = part, transform, seed, train, skipped
+        self._failed = 0
         # in shared memory, so that workers that outlive an epoch see it change
         self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -35,7 +51,11 @@ class Loaded(Dataset[tuple[Tensor, int]]):
         return len(self.part)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.part[index]
+        try:
+            image, label = self.part[index]
+        except (ValueError, OSError) as error:
+            self._skip(index, error)
+            return self[(index + 1) % len(self)]
         if not self.train:
             return self.transform(image), label
         generator = torch.default_generator  # torch.manual_seed would also visit the GPUs: 120 us instead of 1
@@ -45,6 +65,15 @@ class Loaded(Dataset[tuple[Tensor, int]]):
             return self.transform(image), label
         finally:
             generator.set_state(before)
+
+
+    def _skip(self, index: int, error: Exception) -> None:
+        """Note an image that cannot be read; raise the error where that is not asked for, or too many are like it."""
+        self._failed += 1
+        if self.skipped is None or self._failed > max(MOST_FAILED, len(self) // 10):
+            raise error
+        with open(self.skipped, "a", newline="") as file:
+            csv.writer(file).writerow(("train", self.part.where(index), str(error)))
 
 
 class EpochSampler(Sampler[int]):
@@ -108,6 +137,7 @@ def make_loader(
     workers: int,
     rank: int = 0,
     world_size: int = 1,
+    skipped: Path | None = None,
 ) -> DataLoader[tuple[Tensor, int]]:
     """Batches of (images (N, C, H, W), labels (N,)). Before every epoch of training, call `set_epoch(loader, epoch)`.
 
@@ -120,8 +150,9 @@ def make_loader(
         workers: processes that read images; 0 reads them in this one
         rank: of this process
         world_size: number of processes
+        skipped: as in `Loaded`
     """
-    dataset = Loaded(part, transform, seed, train)
+    dataset = Loaded(part, transform, seed, train, skipped)
     sampler = EpochSampler(len(part), seed, shuffle=train, rank=rank, world_size=world_size, epoch=dataset.epoch)
     leaves_one = len(sampler) > batch_size and len(sampler) % batch_size == 1 and batch_size > 1
     return DataLoader(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,10 +33,18 @@ class Loaders:
         options: with the parts that each process takes its share in
         rank: of this process
         world_size: number of processes
+        skipped: where training images that cannot be read are noted; without, they are an error
     """
 
     def __init__(
-        self, data: Data, preprocessing: Preprocessing, recipe: Recipe, options: Options, rank: int, world_size: int
+        self,
+        data: Data,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        options: Options,
+        rank: int,
+        world_size: int,
+        skipped: Path | None,
     ) -> None:
         together = world_size * options.accumulate
         if recipe.batch_size % together:
@@ -46,7 +55,7 @@ class Loaders:
             )
         self.workers = workers_by_default() if options.workers is None else options.workers
 
-        def loader(part: Part, transform: Any, train: bool) -> DataLoader[Any]:
+        def loader(part: Part, transform: Any, train: bool, skipped: Path | None = None) -> DataLoader[Any]:
             return make_loader(
                 part,
                 transform,
@@ -56,12 +65,13 @@ class Loaders:
                 workers=self.workers,
                 rank=rank,
                 world_size=world_size,
+                skipped=skipped,
             )
 
         self.size = preprocessing.size
         colours = colours_of(data.train) if recipe.lighting else None
-        self.train = loader(data.train, train_transform(preprocessing, recipe, data.info, colours), train=True)
-        self.val = loader(data.val, eval_transform(preprocessing), train=False) if data.val else None
+        self.train = loader(data.train, train_transform(preprocessing, recipe, data.info, colours), True, skipped)
+        self.val = loader(data.val, eval_transform(preprocessing), False) if data.val else None
         self.steps = -(-len(self.train) // options.accumulate)
         """of the optimiser, in an epoch"""
 

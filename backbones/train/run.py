@@ -14,13 +14,14 @@ from rich.console import Console
 
 from backbones import factory
 from backbones.backbone import Backbone
-from backbones.data import Data
+from backbones.data import Bad, Data, leave_out, workers_by_default
 from backbones.evaluate import Member, answers, measure, prepare
 from backbones.recipes import check
 from backbones.records import Options, Preprocessing, Recipe
 from backbones.train import launch, preflight
 from backbones.train.console import Told
 from backbones.train.folder import (
+    BAD_IMAGES,
     BEST,
     CHECKPOINTS,
     LAST,
@@ -33,6 +34,7 @@ from backbones.train.folder import (
     write_settings,
     write_to_log,
 )
+from backbones.train.images import unusable
 from backbones.train.loaders import Loaders, input_of, threads_beside
 from backbones.train.loop import Loop
 from backbones.train.report import Result, write_report
@@ -88,20 +90,22 @@ def fit(
         console.print(f"note: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     fabric = launch.connect(model, options)
 
-    def make_ready() -> tuple[Path, State | None]:
-        """The folder, ours alone from here on, and where the run stood."""
+    def make_ready() -> tuple[Path, list[Bad], State | None]:
+        """The folder, ours alone from here on; images to leave out; where the run stood."""
         folder = Path(options.output) if options.output else new_folder(model.variant.name, data.info.name)
         preflight.check_disk(folder, model)
         stack.enter_context(locked(folder))
+        bad = unusable(data, options, folder, workers_by_default(), console)
         _try(model, data, preprocessing, recipe, options, fabric.world_size, console)
         state, said = _last_state(folder) if resume else (None, [])
         for sentence in said:
             console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
-        write_settings(folder, recipe, options, notes, origin or {})
-        return folder, state
+        write_settings(folder, recipe, options, notes, origin or {}, len(data.train) - len(bad))
+        return folder, bad, state
 
     with ExitStack() as stack:
-        folder, state = _by_first(fabric, make_ready)
+        folder, bad, state = _by_first(fabric, make_ready)
+        data = leave_out(data, bad)
 
         def save(name: str, metrics: Mapping[str, float], network: Backbone) -> None:
             told = {"classes": data.info.classes, "preprocessing": preprocessing, "recipe": recipe}
@@ -220,7 +224,7 @@ def _loop(
         if fabric.device.type == "cpu":
             raise ValueError("--sync-batchnorm works on GPUs; leave it out here")
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    store = Store(folder / CHECKPOINTS)
+    store, skipped = Store(folder / CHECKPOINTS), folder / BAD_IMAGES if options.on_bad_image == "skip" else None
     if first:
         store.folder.mkdir(exist_ok=True)
         store.sweep()
@@ -229,7 +233,7 @@ def _loop(
         model,
         recipe,
         options,
-        Loaders(data, preprocessing, recipe, options, rank, processes),
+        Loaders(data, preprocessing, recipe, options, rank, processes, skipped),
         store,
         Requests(options.checkpoint_every_minutes, clock=first),
         Told(console, folder / METRICS_FILE, recipe.epochs, processes),

@@ -1,0 +1,45 @@
+"""Before a run: every image is decoded once, so that none stops it in the middle of the night."""
+
+import csv
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from backbones.data import Bad, Data, check_all
+from backbones.records import Options
+from backbones.train.folder import BAD_IMAGES
+from backbones.weights.file import in_place
+
+MOST = 0.1
+"""share of unusable images from which on something else is wrong than a few files"""
+
+
+def unusable(data: Data, options: Options, folder: Path, processes: int, console: Console) -> list[Bad]:
+    """The images that a run is to leave out, also written to bad_images.csv in its folder.
+
+    What cannot be read any more in the course of the run is added to it by the process that meets it.
+
+    ValueError that lists all of them, where the run is not to leave any out, or where they are more than a tenth.
+    """
+    parts = {name: part for name, part in data.parts.items() if name == "train" or part is not data.train}
+    total = sum(len(part) for part in parts.values())
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("looking at every image", total=total)
+        found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}
+    bad = [one for ones in found.values() for one in ones]
+    if not bad:
+        return []
+    listed = "\n".join(f"  {one.where}: {one.reason}" for one in bad)
+    how = f"{len(bad):,} of {total:,} images cannot be used"
+    if options.on_bad_image == "error":
+        raise ValueError(f"{how}; repair or remove them, or leave them out with --on-bad-image skip:\n{listed}")
+    if len(bad) > MOST * total:
+        raise ValueError(f"{how}, more than {MOST:.0%}: too many to leave out; look at where they come from:\n{listed}")
+    with in_place(folder / BAD_IMAGES) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("part", "image", "reason"))
+        writer.writerows((name, one.where, one.reason) for name, ones in found.items() for one in ones)
+    console.print(f"note: {how} and are left out: {folder / BAD_IMAGES}", markup=False, highlight=False, soft_wrap=True)
+    return bad
+
