@@ -206,6 +206,8 @@ class Recipe:
     """CutMix alpha; 0 is off"""
     deviations: tuple[str, ...] = ()
     """what of the source is not done, and what is done instead"""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """field -> where its value is from, where it is not printed in `source`"""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Images with labels: where they come from, how they are read, changed and put into batches."""
 
+from backbones.data.augment import Lighting
 from backbones.data.decode import read_image
 from backbones.data.loader import EpochSampler, Loaded, make_loader, set_epoch
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
 from backbones.data.survey import check_part, colours_of
-from backbones.data.transforms import Lighting, eval_transform, mixer, preprocessing_for, train_transform
+from backbones.data.transforms import eval_transform, mixer, preprocessing_for, train_transform
 
 __all__ = [
     "Data",
