@@ -192,7 +192,8 @@ def in_force(values: Mapping[str, Any]) -> list[str]:
 
 def origin(field: str, values: Mapping[str, Any]) -> str:
     """Where the value of a recipe's field is printed."""
-    ours = field in OURS and values[field] == Recipe.__dataclass_fields__[field].default
+    value = tuple(v) if isinstance(v := values[field], list) else v
+    ours = field in OURS and value == Recipe.__dataclass_fields__[field].default
     source = values["source"].partition(":")[0]
     return values["elsewhere"].get(field, "not printed; this library" if ours and source != LIBRARY else source)
 
