@@ -121,7 +121,7 @@ def finetuning(entry: Mapping[str, Any]) -> Recipe:
         warmup_epochs=1.0,
         layer_decay=0.75,
         freeze_stages=sum(feature["name"].startswith("stages") for feature in entry["measured"]["features"]),
-        freeze_epochs=3.0,
+        freeze_epochs=3,
     )
 
 
@@ -145,7 +145,11 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = N
     if batch_size != source.batch_size:
         share = batch_size / source.batch_size
         lr = recipe.lr if "lr" in chosen else source.lr * (share**0.5 if recipe.opt == "adamw" else share)
-        rate = f"the rate stays {lr:g}, as given" if "lr" in chosen else f"a rate of {lr:g} in place of {source.lr:g}"
+        rate = (
+            f"the rate stays {lr:.4g}, as given"
+            if "lr" in chosen
+            else f"a rate of {lr:.4g} in place of {source.lr:.4g}"
+        )
         law = "" if "lr" in chosen else f", {'by the square root' if recipe.opt == 'adamw' else 'in proportion'}"
         why = "as given" if "batch_size" in chosen else f"{images} images make too few steps"
         notes.append(f"batches of {batch_size} images in place of {source.batch_size}: {why}; {rate}{law}")
@@ -154,9 +158,10 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = N
     if recipe.warmup_epochs > most and "warmup_epochs" not in chosen:
         notes.append(f"a warm-up of {most:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short")
         recipe = replace(recipe, warmup_epochs=most)
-    if recipe.freeze_epochs > 2 * most and "freeze_epochs" not in chosen:
-        notes.append(f"fixed stages for {2 * most:g} epochs, in place of {recipe.freeze_epochs:g}: the run is short")
-        recipe = replace(recipe, freeze_epochs=2 * most)
+    whole = max(1, recipe.epochs // 5)
+    if recipe.freeze_epochs > whole and "freeze_epochs" not in chosen:
+        notes.append(f"stages are fixed for {whole} epochs, in place of {recipe.freeze_epochs}: the run is short")
+        recipe = replace(recipe, freeze_epochs=whole)
     least = min(0.1, SETTLED * recipe.batch_size / (images * recipe.epochs))
     if recipe.bn_momentum is not None and recipe.bn_momentum < least and "bn_momentum" not in chosen:
         notes.append(f"batch norm takes in {least:.2g} of each batch, in place of {recipe.bn_momentum:g}: few steps")

@@ -112,7 +112,7 @@ class Recipe:
     """the rate of each stage over that of the next, the head's being --lr; 1 for all if not given"""
     freeze_stages: int = 0
     """stages that stay fixed at first, and with them the stem; 0 fixes nothing"""
-    freeze_epochs: float = 0.0
+    freeze_epochs: int = 0
     """epochs for which they do"""
     bn_momentum: float | None = None
     """share of a batch in the running statistics of batch norm; the network's own if not given"""

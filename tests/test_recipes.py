@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from backbones import create_model, recipes
+from backbones import create_model, recipes, save
 from backbones.backbone import WithAux
 from backbones.catalog import load
 from backbones.recipes import MODERN, check, choose, finetuning, size_to
@@ -69,7 +70,7 @@ def test_choosing_a_recipe() -> None:
         ({"hue": 0.7}, "hue up to 0.5"),
         ({"magnitude": 31}, "0 to 30"),
         ({"layer_decay": 0.0}, "such as 0.75"),
-        ({"freeze_epochs": 2.0}, "--freeze-stages"),
+        ({"freeze_epochs": 2}, "--freeze-stages"),
     ],
 )
 def test_recipes_that_cannot_be_followed(change: dict[str, object], said: str) -> None:
@@ -192,7 +193,7 @@ def test_each_stage_learns_more_slowly_than_the_next() -> None:
 
 
 def test_what_is_fixed_at_first_is_optimised_later() -> None:
-    recipe = replace(PLAIN, freeze_stages=2, freeze_epochs=3.0, layer_decay=0.5, weight_decay=0.1)
+    recipe = replace(PLAIN, freeze_stages=2, freeze_epochs=3, layer_decay=0.5, weight_decay=0.1)
     model = create_model("resnet20_cifar")
     model.freeze(recipe.freeze_stages)
     count = sum(len(g["params"]) for g in make_optimiser(model, recipe).param_groups)
@@ -274,7 +275,33 @@ def test_fine_tuning_begins_with_the_head() -> None:
     recipe = finetuning(entry)
     assert (recipe.freeze_stages, recipe.lr, recipe.layer_decay) == (4, MODERN.lr / 5, 0.75)
     short, notes = size_to(recipe, INFO, {"epochs": 5})
-    assert short.freeze_epochs == 1.0
-    assert any("fixed stages" in note for note in notes)
+    assert short.freeze_epochs == 1
+    assert any("stages are fixed" in note for note in notes)
     for entry in load().values():
         check(finetuning(entry))
+
+
+def test_the_command_fine_tunes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """It starts from the weights, with the recipe for it, and prints what is fixed."""
+    trained = create_model("resnet20_cifar", num_classes=7, seed=3)
+    save(trained, tmp_path / "trained.safetensors")
+    seen: list[tuple[nn.Module, Recipe, list[str]]] = []
+
+    def fit(model: nn.Module, data: object, recipe: Recipe, options: object, *, notes: list[str], **_: object) -> None:
+        seen.append((model, recipe, notes))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backbones.train.fit", fit)
+    start = ("finetune", "resnet20_cifar", "--weights", str(tmp_path / "trained.safetensors"), "--data", "digits")
+    code, out, _ = run(*start, "--freeze-stages", "2", "--batch-size", "32")
+    assert code == 130
+    ((model, recipe, notes),) = seen
+    assert (recipe.freeze_stages, recipe.freeze_epochs, recipe.layer_decay) == (2, 3, 0.75)
+    assert recipe.lr == pytest.approx(0.001 / 2**0.5)
+    assert any("by the square root" in note for note in notes)
+    mine, theirs = model.state_dict(), trained.state_dict()
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs if key.startswith("stages"))
+    table = [line.split() for line in out.splitlines()]
+    assert ["stages.1", "51,072", "0.562", "50,688", "3"] in table
+    assert ["head", "650", "1", "640", "0"] in table
+    assert run("finetune", "resnet20_cifar", "--data", "digits")[0] == 2  # no weights

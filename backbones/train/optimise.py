@@ -62,7 +62,7 @@ def plan(model: Backbone, recipe: Recipe) -> list[Row]:
         parameters = [p for p in part.parameters() if _learns(p, place, recipe)]
         count = sum(p.numel() for p in part.parameters())
         decayed = sum(p.numel() for p in parameters if recipe.weight_decay and id(p) not in exempt)
-        frozen = recipe.freeze_epochs if _thaws(place, recipe) else 0.0 if parameters or not count else math.inf
+        frozen = recipe.freeze_epochs if _thaws(place, recipe) else 0 if parameters or not count else math.inf
         rows.append(Row(name, count, _factor(model, place, recipe), decayed, frozen))
     return rows
 
