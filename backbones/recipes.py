@@ -1,17 +1,37 @@
 """Which recipe a run follows, and how it is sized to the data."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from backbones.records import DataInfo, Recipe
 
 LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
-SHARES = ("momentum", "smoothing", "hflip", "translate", "zoom", "reprob", "model_ema_decay", "alpha")  # from 0 to 1
+SHARES = (
+    "momentum",
+    "smoothing",
+    "hflip",
+    "translate",
+    "zoom",
+    "reprob",
+    "cutout",
+    "model_ema_decay",
+    "alpha",
+    "warmup_rate",
+)
 LEAST_BATCH = 8  # fewer images have no batch statistics to speak of
+SETTLED = 5  # running statistics have forgotten their start after so many of their time constants
+PHOTOGRAPH = 64  # pixels: from this size on, the part of an image that one sees may change
+PHOTOGRAPHS: dict[str, Any] = {
+    "crop": "area",
+    "scale": (0.25, 1.0),
+    "auto_augment": "trivialaugment",
+    **dict.fromkeys(("rotate", "translate", "zoom", "shear"), 0.0),
+}
 
+LIBRARY = "this library"
 MODERN = Recipe(
-    source="this library: short, and strong on small data",
+    source=f"{LIBRARY}: short, and strong on small data",
     epochs=80,
     batch_size=64,
     lr=0.005,
@@ -30,6 +50,34 @@ MODERN = Recipe(
     zoom=0.15,
     shear=15.0,
 )
+NEEDS: dict[str, tuple[str, ...]] = {  # field -> the field, and its values, without which it does nothing
+    **dict.fromkeys(("alpha", "eps"), ("opt", "rmsprop")),
+    "nesterov": ("opt", "sgd"),
+    **dict.fromkeys(("decay_norm", "decay_depthwise"), ("weight_decay", "")),
+    **dict.fromkeys(("milestones", "milestone_rates"), ("sched", "step")),
+    "decay_rate": ("sched", "step", "plateau", "exponential"),
+    "decay_epochs": ("sched", "exponential"),
+    "patience_epochs": ("sched", "plateau"),
+    **dict.fromkeys(("warmup_rate", "warmup_ramp"), ("warmup_epochs", "")),
+    "rubbish": ("loss", "map"),
+    "model_ema_decay": ("model_ema", ""),
+    "scale": ("crop", "side", "area"),
+    **dict.fromkeys(("ratio", "random_interpolation"), ("crop", "area")),
+    **dict.fromkeys(("crop_from", "fixed_crops"), ("crop", "side")),
+    **dict.fromkeys(("crop_pad", "pad_mode"), ("crop", "pad")),
+    "magnitude": ("auto_augment", "randaugment"),
+}
+OURS = (
+    "patience_epochs",
+    "rubbish",
+    "warmup_rate",
+    "warmup_ramp",
+    "aux_weight",
+    "model_ema_decay",
+    "decay_norm",
+    "ratio",
+)
+QUIET = ("decay_depthwise", "pad_mode", "crop_from")  # told where they are not as usual
 
 
 def choose(name: str, entry: Mapping[str, Any]) -> Recipe:
@@ -58,31 +106,66 @@ def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()) -> tuple[Recipe, list[str]]:
-    """The recipe as it fits this data, and a sentence for everything that differs from its source.
+def finetuning(entry: Mapping[str, Any]) -> Recipe:
+    """How trained weights of a network of the catalog are fitted to new images: the head first, then all, gently below.
 
-    The rule: epochs stay epochs. Where an epoch has fewer than 20 steps the batch is halved until it has, down to 8
-    images, unless batch or rate was `chosen`; the rate of sgd and rmsprop falls in proportion (Goyal et al. 2017), that
-    of adamw by the square root. A warm-up takes at most a tenth of the run. Mirroring is left out where it changes the
-    class. Crops and milestones are fractions already and need no sizing.
+    Every stage is fixed for three epochs, in which the new head learns; then each learns at 0.75 of the rate of the
+    next. A fifth of the epochs and of the rate of `modern`.
     """
-    notes = list(check(recipe).deviations)
+    modern = choose("modern", entry)
+    return replace(
+        modern,
+        source=f"{LIBRARY}: modern, for weights that are trained already",
+        epochs=20,
+        lr=modern.lr / 5,
+        warmup_epochs=1.0,
+        layer_decay=0.75,
+        freeze_stages=sum(feature["name"].startswith("stages") for feature in entry["measured"]["features"]),
+        freeze_epochs=3,
+    )
+
+
+def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = None) -> tuple[Recipe, list[str]]:
+    """The recipe with the `chosen` values as it fits this data, and a sentence for all that differs from its source.
+
+    The rules: epochs stay epochs. A chosen batch is kept. Else, where an epoch has fewer than 20 steps, the batch is
+    halved until it has, down to 8 images. A chosen rate is kept. Else that of sgd and rmsprop follows the batch in
+    proportion (Goyal et al. 2017), that of adamw by the square root. A warm-up takes at most a tenth of the run, and a
+    start with fixed stages a fifth. Statistics of batch norm forget fast enough for the run. Mirroring is left out
+    where it changes the class. `modern` crops and distorts photographs as one does, and shifts and turns small images.
+    Crops and milestones are fractions already and need no sizing.
+    """
+    source, chosen = recipe, chosen or {}
+    recipe, notes = _modern_for(recipe, info, chosen)
+    recipe = check(replace(recipe, **chosen))
+    notes = [*recipe.deviations, *notes]
     images, batch_size = info.images["train"], recipe.batch_size
-    while batch_size >= 2 * LEAST_BATCH and images / batch_size < LEAST_STEPS and not {"batch_size", "lr"} & chosen:
+    while "batch_size" not in chosen and batch_size >= 2 * LEAST_BATCH and images / batch_size < LEAST_STEPS:
         batch_size //= 2
-    if batch_size != recipe.batch_size:
-        share = batch_size / recipe.batch_size
-        lr = recipe.lr * (share**0.5 if recipe.opt == "adamw" else share)
-        notes.append(
-            f"batches of {batch_size} images and a rate of {lr:g}, in place of {recipe.batch_size} and {recipe.lr:g}: "
-            f"{images} images make too few steps"
+    if batch_size != source.batch_size:
+        share = batch_size / source.batch_size
+        lr = recipe.lr if "lr" in chosen else source.lr * (share**0.5 if recipe.opt == "adamw" else share)
+        rate = (
+            f"the rate stays {lr:.4g}, as given"
+            if "lr" in chosen
+            else f"a rate of {lr:.4g} in place of {source.lr:.4g}"
         )
+        law = "" if "lr" in chosen else f", {'by the square root' if recipe.opt == 'adamw' else 'in proportion'}"
+        why = "as given" if "batch_size" in chosen else f"{images} images make too few steps"
+        notes.append(f"batches of {batch_size} images in place of {source.batch_size}: {why}; {rate}{law}")
         recipe = replace(recipe, batch_size=batch_size, lr=lr)
-    if recipe.warmup_epochs > recipe.epochs / 10 and "warmup_epochs" not in chosen:
-        notes.append(
-            f"a warm-up of {recipe.epochs / 10:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short"
-        )
-        recipe = replace(recipe, warmup_epochs=recipe.epochs / 10)
+    most = recipe.epochs / 10
+    if recipe.warmup_epochs > most and "warmup_epochs" not in chosen:
+        notes.append(f"a warm-up of {most:g} epochs, in place of {recipe.warmup_epochs:g}: the run is short")
+        recipe = replace(recipe, warmup_epochs=most)
+    whole = max(1, recipe.epochs // 5)
+    if recipe.freeze_epochs > whole and "freeze_epochs" not in chosen:
+        notes.append(f"stages are fixed for {whole} epochs, in place of {recipe.freeze_epochs}: the run is short")
+        recipe = replace(recipe, freeze_epochs=whole)
+    least = min(0.1, SETTLED * recipe.batch_size / (images * recipe.epochs))
+    if recipe.bn_momentum is not None and recipe.bn_momentum < least and "bn_momentum" not in chosen:
+        notes.append(f"batch norm takes in {least:.2g} of each batch, in place of {recipe.bn_momentum:g}: few steps")
+        recipe = replace(recipe, bn_momentum=least)
     if recipe.sched == "exponential" and recipe.decay_epochs >= recipe.epochs:
         notes.append(f"the rate does not fall: it would after {recipe.decay_epochs:g} epochs (--decay-epochs)")
     if recipe.hflip and not info.mirror:
@@ -91,11 +174,53 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: frozenset[str] = frozenset()
     return recipe, notes
 
 
+def _modern_for(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
+    """`modern` as it is for images of this size."""
+    small = info.size is not None and min(info.size) < PHOTOGRAPH
+    if small or not recipe.source.startswith(LIBRARY) or "crop" in chosen or "auto_augment" in chosen:
+        return recipe, []
+    told = f"images of {PHOTOGRAPH} pixels or more: crops of random area and TrivialAugment, in place of small shifts"
+    return replace(recipe, **PHOTOGRAPHS), [told]
+
+
+def in_force(values: Mapping[str, Any]) -> list[str]:
+    """The fields of a recipe that do something in it."""
+    told = {
+        field.name: field.default for field in fields(Recipe) if field.name not in ("source", "deviations", "elsewhere")
+    }
+    acts = {field: any(values[on] == v if v else values[on] for v in which) for field, (on, *which) in NEEDS.items()}
+    acts["decay_rate"] &= not values["milestone_rates"]
+    meant = ("momentum", "decay_norm", "decay_depthwise", "warmup_ramp")  # no, and 0, say something here
+    usual = [field for field in QUIET if values[field] == told[field]]
+    return [f for f in told if acts.get(f, True) and f not in usual and (values[f] or f in meant)]
+
+
+def origin(field: str, values: Mapping[str, Any]) -> str:
+    """Where the value of a recipe's field is printed."""
+    value = tuple(v) if isinstance(v := values[field], list) else v
+    ours = field in OURS and value == Recipe.__dataclass_fields__[field].default
+    source = values["source"].partition(":")[0]
+    return values["elsewhere"].get(field, "not printed; this library" if ours and source != LIBRARY else source)
+
+
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself; ValueError for values that cannot be followed."""
     positive = {key: getattr(recipe, key) for key in ("epochs", "batch_size", "lr", "decay_epochs", "eps")}
     if wrong := {key: value for key, value in positive.items() if value <= 0}:
         raise ValueError(f"{wrong}: give values above 0")
+    jitter = {
+        key: value for key in ("brightness", "contrast", "saturation", "hue") if (value := getattr(recipe, key)) < 0
+    }
+    if jitter or recipe.hue > 0.5:
+        raise ValueError(f"{jitter or {'hue': recipe.hue}}: give 0 or more, and a hue up to 0.5")
+    if not 0 <= recipe.magnitude <= 30:
+        raise ValueError(f"magnitude={recipe.magnitude}; give 0 to 30")
+    if recipe.layer_decay is not None and not 0 < recipe.layer_decay <= 1:
+        raise ValueError(f"layer_decay={recipe.layer_decay}; give a factor above 0 up to 1, such as 0.75")
+    if recipe.freeze_stages < 0 or recipe.freeze_epochs < 0:
+        raise ValueError("freeze_stages and freeze_epochs: give 0 or more")
+    if recipe.freeze_epochs and not recipe.freeze_stages:
+        raise ValueError("--freeze-epochs needs --freeze-stages: how many stages, from the first on, stay fixed")
     if recipe.aux_weight < 0:
         raise ValueError(f"aux_weight={recipe.aux_weight}; give 0 or more")
     outside = {key: value for key in SHARES if not 0 <= (value := getattr(recipe, key)) <= 1}

@@ -112,7 +112,7 @@ class Recipe:
     """the rate of each stage over that of the next, the head's being --lr; 1 for all if not given"""
     freeze_stages: int = 0
     """stages that stay fixed at first, and with them the stem; 0 fixes nothing"""
-    freeze_epochs: float = 0.0
+    freeze_epochs: int = 0
     """epochs for which they do"""
     bn_momentum: float | None = None
     """share of a batch in the running statistics of batch norm; the network's own if not given"""
@@ -206,6 +206,8 @@ class Recipe:
     """CutMix alpha; 0 is off"""
     deviations: tuple[str, ...] = ()
     """what of the source is not done, and what is done instead"""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """field -> where its value is from, where it is not printed in `source`"""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,11 @@ from backbones import create_model, train
 from backbones.catalog import load
 from backbones.data import Data, open_data
 from backbones.evaluate import Member, answers, measure, prepare
-from backbones.recipes import MODERN, check, choose, size_to
-from backbones.records import DataInfo, Options, Recipe
+from backbones.recipes import MODERN, choose
+from backbones.records import Options, Recipe
 from backbones.train import preflight
 from backbones.train.average import Average
 from backbones.train.loop import Loop
-from backbones.train.optimise import make_optimiser, rate
 
 QUICK = replace(MODERN, epochs=2, warmup_epochs=0.0, model_ema=False)
 
@@ -58,76 +57,6 @@ def fit(
 
 def weights(folder: Path, name: str = train.LAST) -> torch.Tensor:
     return torch.cat([p.flatten() for p in backbones.load(folder / name).parameters()])
-
-
-# -- recipes
-
-
-def test_rates() -> None:
-    cosine = Recipe("", epochs=12, batch_size=1, lr=1.0, sched="cosine", warmup_epochs=2)
-    assert [round(rate(cosine, e), 3) for e in (0, 1, 2, 7, 12)] == [0.01, 0.505, 1.0, 0.5, 0.0]
-    step = Recipe("", epochs=4, batch_size=1, lr=1.0, sched="step", milestones=(0.5, 0.75))
-    assert [rate(step, e) for e in (0, 1.9, 2, 3)] == pytest.approx([1, 1, 0.1, 0.01])
-    lecun = choose("paper", load()["lenet5"])
-    assert [lecun.lr * rate(lecun, e) for e in (0, 2, 5, 8, 12)] == pytest.approx([5e-4, 2e-4, 1e-4, 5e-5, 1e-5])
-    assert {rate(replace(step, sched="constant"), e) for e in (0, 3)} == {1.0}
-
-
-def test_weight_decay_spares_norms_if_asked() -> None:
-    model = create_model("resnet20_cifar")
-    everything = make_optimiser(model, replace(QUICK, opt="sgd", nesterov=True, weight_decay=0.1, decay_norm=True))
-    assert [g["weight_decay"] for g in everything.param_groups] == [0.1]
-    assert everything.param_groups[0]["nesterov"]
-    decayed, kept = make_optimiser(model, replace(QUICK, weight_decay=0.1)).param_groups
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
-    assert {p.ndim for p in kept["params"]} == {1}
-    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
-
-
-def test_recipes_are_sized_to_the_data() -> None:
-    info = DataInfo("d", ("a", "b"), 3, None, (0.5,) * 3, (0.2,) * 3, {"train": 1300}, "", mirror=False)
-    paper = choose("paper", load()["resnet20_cifar"])
-    sized, notes = size_to(paper, info)
-    assert (sized.batch_size, sized.lr, sized.hflip, sized.epochs) == (64, 0.05, 0.0, 182)
-    assert any("64" in note and "128" in note for note in notes)
-    assert any("mirror" in note for note in notes)
-    assert set(paper.deviations) <= set(notes)
-    assert size_to(paper, info, frozenset({"batch_size"}))[0].batch_size == 128
-    tiny = replace(info, images={"train": 24})
-    assert (size_to(paper, tiny)[0].batch_size, size_to(paper, tiny)[0].lr) == (8, pytest.approx(0.1 / 16))
-    assert size_to(MODERN, tiny)[0].lr == pytest.approx(0.005 / 8**0.5)
-    assert size_to(choose("paper", load()["lenet5"]), tiny)[0].batch_size == 1
-    short, notes = size_to(replace(MODERN, epochs=3), info)
-    assert short.warmup_epochs == pytest.approx(0.3)
-    assert any("warm-up" in note for note in notes)
-    large = replace(info, images={"train": 50_000}, mirror=True)
-    assert size_to(paper, large)[0] == paper
-
-
-def test_choosing_a_recipe() -> None:
-    assert choose("modern", load()["resnet50"]) == MODERN
-    assert choose("modern", load()["lenet5"]).loss == "map"
-    assert choose("paper", load()["vgg16"]).epochs == 74
-    with pytest.raises(LookupError, match=r"lenet5\.modern is not in its paper"):
-        choose("paper", load()["lenet5.modern"])
-    with pytest.raises(ValueError, match="give modern or paper"):
-        choose("best", load()["vgg16"])
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"epochs": 0}, "epochs"),
-        ({"lr": -1.0}, "lr"),
-        ({"sched": "plateau", "warmup_epochs": 1.0}, "plateau"),
-        ({"milestones": (1.5,)}, "fractions"),
-        ({"milestones": (0.5,), "milestone_rates": (0.1, 0.2)}, "2 milestone rates"),
-        ({"loss": "map", "smoothing": 0.1}, "--loss map"),
-    ],
-)
-def test_recipes_that_cannot_be_followed(change: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        check(replace(QUICK, **change))
 
 
 def test_moving_average_follows_soon_and_then_smoothly() -> None:

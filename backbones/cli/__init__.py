@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import bench, compare, convert, cost, data, plot, select, show, train, use, weights
+from backbones.cli import bench, compare, convert, cost, data, finetune, plot, select, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -27,6 +27,7 @@ def main() -> None:
     args = sys.argv[1:] or ["--help"]
     commands: dict[str, Callable[..., Any]] = {
         "train": train.arguments(args),
+        "finetune": finetune.arguments(args),
         "eval": use.evaluate,
         "predict": use.predict,
         "list": show.list_networks,
@@ -52,7 +53,7 @@ def main() -> None:
         command: Any = tyro.extras.subcommand_cli_from_dict(
             commands, prog="backbones", description=DESCRIPTION, args=args, config=config
         )
-        if isinstance(command, train.Train):
+        if isinstance(command, train.Train | finetune.Finetune):
             command.run()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from backbones import catalog, units
+from backbones import catalog, recipes, units
 
 Json = Annotated[bool, arg(name="json")]
 
@@ -94,7 +95,7 @@ def info(name: Positional[str], /, json_: Json = False) -> None:
     for promise, reason in entry["cannot"].items():
         console.print(f"cannot {promise}: {reason}")
     if entry["recipe"]:
-        console.print(_recipe(entry["recipe"]))
+        console.print(_recipe(entry["recipe"], bool(entry["measured"]["aux_params"])))
 
 
 def explain(name: Positional[str], /) -> None:
@@ -113,15 +114,20 @@ def explain(name: Positional[str], /) -> None:
 
 
 def recipe(name: Positional[str], /) -> None:
-    """Show how a network's paper trained it, and what we do instead where we cannot do the same.
+    """Show how a network's paper trained it: every value, where it is printed, and what we do instead where we must.
 
     Args:
-        name: as `backbones list` prints it
+        name: as `backbones list` prints it; or modern, this library's own recipe
     """
+    if name == "modern":
+        Console().print(_recipe(asdict(recipes.MODERN), aux=True))
+        text = ", ".join(f"{field} {_shown(value)}" for field, value in recipes.PHOTOGRAPHS.items())
+        print(f"for images of {recipes.PHOTOGRAPH} pixels or more: {text}")
+        return
     entry = catalog.find(name)
     if not entry["recipe"]:
         raise LookupError(f"{entry['name']} is not in its paper, which has no recipe for it; use --recipe modern")
-    Console().print(_recipe(entry["recipe"]))
+    Console().print(_recipe(entry["recipe"], bool(entry["measured"]["aux_params"])))
 
 
 def _claims(entry: Mapping[str, Any]) -> Table:
@@ -143,10 +149,6 @@ def _claims(entry: Mapping[str, Any]) -> Table:
     return table
 
 
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _departures(entry: Mapping[str, Any]) -> Table:
     table = Table("here", "the paper", "where", title=f"{entry['name']} departs", title_justify="left", box=None)
     for departure in entry["departures"]:
@@ -154,16 +156,17 @@ def _departures(entry: Mapping[str, Any]) -> Table:
     return table
 
 
-def _recipe(values: Mapping[str, Any]) -> Table:
-    from dataclasses import MISSING, fields
-
-    from backbones.records import Recipe
-
-    table = Table("recipe", "value", title=f"trained as in {values['source']}", title_justify="left", box=None)
-    for field in fields(Recipe):
-        value = tuple(v) if isinstance(v := values[field.name], list) else v
-        if field.name not in ("source", "deviations") and (field.default is MISSING or value != field.default):
-            table.add_row(field.name, " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in _several(value)))
+def _recipe(values: Mapping[str, Any], aux: bool) -> Table:
+    """`aux` says whether the network has auxiliary heads."""
+    title = f"trained as in {values['source']}"
+    table = Table("recipe", "value", "where it is from", title=title, title_justify="left", box=None)
+    for field in (f for f in recipes.in_force(values) if aux or f != "aux_weight"):
+        table.add_row(field, _shown(values[field]), recipes.origin(field, values))
     for deviation in values["deviations"]:
-        table.add_row("instead", deviation)
+        table.add_row("instead", "", deviation)
     return table
+
+
+def _shown(value: Any) -> str:
+    several = value if isinstance(value, (tuple, list)) else (value,)
+    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in several)

@@ -5,16 +5,17 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional, arg
 
 from backbones import catalog, recipes
+from backbones.cli import tables
 from backbones.records import Options, Recipe
 
-KEPT = ("source", "deviations")  # of a recipe, and no flags
+KEPT = ("source", "deviations", "elsewhere")  # of a recipe, and no flags
 ORIGIN = ("network", "data", "val_split", "download", "weights")  # of a run, kept beside its recipe
 SETTINGS = "settings"  # the same: of the network, where its weights brought some
 RUN_FILE, CHECKPOINTS = "recipe.json", "checkpoints"  # as in backbones.train.folder, which imports torch
@@ -27,6 +28,15 @@ MOVABLE = (
     "checkpoint_every_minutes",
     "hang_seconds",
 )  # options that may differ when a run is continued
+PLAN = {
+    "part": "part",
+    "parameters": "parameters",
+    "factor": "rate, over --lr",
+    "decayed": "decayed",
+    "frozen": "epochs fixed",
+}
+COPIED = {"layer": "layer", "source": "copied from", "parameters": "parameters"}
+Command = TypeVar("Command")
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Train:
     network: Positional[str | None] = None
     """as `backbones list` prints it"""
     data: str | None = None
-    """digits, folder:PATH, or tv:NAME@ROOT such as tv:CIFAR10@data"""
+    """digits, shapes:SIDE, folder:PATH, wds:SHARDS, hf:NAME, or tv:NAME@ROOT such as tv:CIFAR10@data"""
     recipe: Literal["modern", "paper"] = "modern"
     """modern: this library's short one; paper: the network's own (`backbones recipe NETWORK` shows it)"""
     val_split: float = 0.0
@@ -45,6 +55,8 @@ class Train:
     """let torchvision fetch the data if it is not there"""
     weights: str | None = None
     """start from these instead of from the initialisation: a file, or tv:..., timm:..., hf:... (`backbones weights`)"""
+    grow_from: Path | None = None
+    """start a deeper VGG from this trained shallower one, as its paper began: a run folder or a file of ours"""
     resume: Path | None = None
     """continue the run in this folder, from its last checkpoint, with its own settings"""
     submit: Literal["slurm"] | None = None
@@ -64,10 +76,9 @@ class Train:
             return
         if not self.network or not self.data:
             raise ValueError("give a network and its data, such as: backbones train lenet5 --data digits")
-        chosen = {key: value for key, value in vars(self.values).items() if value is not None}
-        values = replace(recipes.choose(self.recipe, catalog.find(self.network)), **chosen)
+        values = recipes.choose(self.recipe, catalog.find(self.network))
         origin = {key: getattr(self, key) for key in ORIGIN}
-        _start(origin, values, self.options, frozenset(chosen))
+        _start(origin, values, self.options, chosen(self.values), self.grow_from)
 
 
 def _submit(command: Train) -> None:
@@ -89,15 +100,27 @@ def _submit(command: Train) -> None:
     print(f"job {job}; its output goes to {folder / 'slurm'}, the run to {folder}")
 
 
-def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: list[str] | frozenset[str]) -> None:
+def chosen(flags: Any) -> dict[str, Any]:
+    """What was given of the recipe's flags."""
+    return {key: value for key, value in vars(flags).items() if value is not None}
+
+
+def _start(
+    origin: Mapping[str, Any],
+    recipe: Recipe,
+    options: Options,
+    notes: list[str] | Mapping[str, Any],
+    grow_from: Path | None = None,
+) -> None:
     """Make the data and the network, and fit.
 
-    `notes` are the fields that a new run chose, which are not sized to the data, or the notes of a run to continue.
+    `notes` are the values that a new run chose in place of the recipe's, or the notes of a run to continue.
     """
     from rich.console import Console
 
-    from backbones import create_model, train
+    from backbones import create_model, load, train
     from backbones.data import open_data
+    from backbones.train.folder import is_first_process
     from backbones.train.launch import start_others
     from backbones.writing import brought
 
@@ -119,6 +142,13 @@ def _start(origin: Mapping[str, Any], recipe: Recipe, options: Options, notes: l
     )
     origin = {**origin, "network": model.variant.name, SETTINGS: brought(model)}  # what the weights made it, to resume
     console = Console()
+    if grow_from:
+        shallow = load(grow_from / train.BEST if grow_from.is_dir() else grow_from)
+        copied = train.grow_from(model, shallow)
+        if is_first_process():
+            tables.show([row._asdict() for row in copied], "table", COPIED)
+    if (recipe.freeze_epochs or recipe.layer_decay) and is_first_process():
+        tables.show([row._asdict() for row in train.plan(model, recipe)], "table", PLAN)
     result = train.fit(model, data, recipe, options, notes=notes, origin=origin, resume=resume, console=console)
     metrics = result.metrics
     low, high = metrics.interval
@@ -156,7 +186,12 @@ def _continue(command: Train) -> None:
 
 def arguments(args: Sequence[str]) -> type[Train]:
     """`Train` with a flag per field of the recipe; the help of each shows the value in the recipe that `args` names."""
-    named, hints, docs = _named_recipe(args), get_type_hints(Recipe), _field_docs(Recipe)
+    return with_flags(Train, _named_recipe(args))
+
+
+def with_flags(base: type[Command], named: Recipe) -> type[Command]:
+    """The command with a flag per field of the recipe in `values`; the help of each shows the value of `named`."""
+    hints, docs = get_type_hints(Recipe), _field_docs(Recipe)
     flags: list[tuple[str, Any, Any]] = []
     for name, kind in hints.items():
         if name not in KEPT:
@@ -165,18 +200,23 @@ def arguments(args: Sequence[str]) -> type[Train]:
     recipe_flags = make_dataclass("RecipeFlags", flags, frozen=True)
     recipe_flags.__doc__ = "What is given here replaces the recipe's value."
     own = ("values", recipe_flags, field(default_factory=recipe_flags))
-    command = make_dataclass("TrainCommand", [own], bases=(Train,), frozen=True)
-    command.__doc__ = Train.__doc__
+    command = make_dataclass(f"{base.__name__}Command", [own], bases=(base,), frozen=True)
+    command.__doc__ = base.__doc__
     return command
+
+
+def named_network(args: Sequence[str]) -> Mapping[str, Any] | None:
+    """The catalog's entry of the network that the arguments name."""
+    words = [word for argument in args for word in argument.split("=")]
+    return next((catalog.load()[word] for word in words if word in catalog.load()), None)
 
 
 def _named_recipe(args: Sequence[str]) -> Recipe:
     """The recipe that the arguments name, for the help."""
-    words = [word for argument in args for word in argument.split("=")]
-    entries = [catalog.load()[word] for word in words if word in catalog.load()]
-    if not entries:
+    entry, paper = named_network(args), any("paper" in argument.split("=") for argument in args)
+    if entry is None:
         return recipes.MODERN
-    return recipes.choose("paper" if "paper" in words and entries[0]["recipe"] else "modern", entries[0])
+    return recipes.choose("paper" if paper and entry["recipe"] else "modern", entry)
 
 
 def _metavar(kind: Any) -> str:

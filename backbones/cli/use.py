@@ -41,7 +41,7 @@ def evaluate(
 
     Args:
         sources: run folders, or .safetensors files that backbones wrote; names of networks, with --weights
-        data: digits, folder:PATH or tv:NAME@ROOT, as in training
+        data: as in training, such as folder:PATH
         weights: one for each name: anybody's file, or published ones such as tv:IMAGENET1K_V2
         protocol: which views of an image count, as docs/evaluation.md tells
         size: side of the crop in pixels; the network's own by default

@@ -1,12 +1,13 @@
 """Images with labels: where they come from, how they are read, changed and put into batches."""
 
+from backbones.data.augment import Lighting
 from backbones.data.decode import read_image
 from backbones.data.loader import EpochSampler, Loaded, make_loader, seed_of, set_epoch, workers_by_default
 from backbones.data.pack import pack
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
 from backbones.data.survey import Bad, check_all, check_part, colours_of, leave_out, told
-from backbones.data.transforms import Lighting, eval_transform, mixer, preprocessing_for, train_transform
+from backbones.data.transforms import eval_transform, mixer, preprocessing_for, train_transform
 
 __all__ = [
     "Bad",

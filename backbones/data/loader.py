@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from backbones.data.parts import Part
 
-
 MOST_FAILED = 100
 """unreadable images that one process passes over, or a tenth of all, if that is more"""
 
@@ -65,7 +64,6 @@ class Loaded(Dataset[tuple[Tensor, int]]):
             return self.transform(image), label
         finally:
             generator.set_state(before)
-
 
     def _skip(self, index: int, error: Exception) -> None:
         """Note an image that cannot be read; raise the error where that is not asked for, or too many are like it."""

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from backbones.data.augment import AnyAreaCrop, CentralSquare, Cutout, FixedCrop, Lighting, SideResize
 from backbones.records import DataInfo, Preprocessing, Recipe
 
 Transform = Callable[[Tensor], Tensor]
 """uint8 (C, H, W) -> float32 (C, *size)"""
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """images (N, C, H, W) and labels (N,) -> mixed images and shares of the classes (N, num_classes)"""
+GREY = 128  # what comes in from outside where a policy turns or shifts an image
 
 
 def preprocessing_for(info: DataInfo, size: tuple[int, int], channels: int, crop: float = 1.0) -> Preprocessing:
@@ -47,6 +49,7 @@ def train_transform(
     steps = _crop(preprocessing, recipe)
     if recipe.hflip and info.mirror:
         steps.append(v2.RandomHorizontalFlip(recipe.hflip))
+    steps += _colours(preprocessing, recipe)
     to_float, normalise = _normalised(preprocessing)
     steps.append(to_float)
     if recipe.rotate or recipe.translate or recipe.zoom or recipe.shear:
@@ -66,22 +69,9 @@ def train_transform(
     steps.append(normalise)
     if recipe.reprob:
         steps.append(v2.RandomErasing(recipe.reprob))
+    if recipe.cutout:
+        steps.append(Cutout(recipe.cutout))
     return v2.Compose(steps)
-
-
-class Lighting(nn.Module):
-    """Shift all colours along their principal components: + sum_k alpha_k lambda_k p_k, alpha ~ N(0, std).
-
-    On float images from 0 to 1 (AlexNet, Sec. 4.1); lambda (C,) and p (C, C), in columns, come from `colours_of`.
-    """
-
-    def __init__(self, std: float, eigenvalues: Tensor, eigenvectors: Tensor) -> None:
-        super().__init__()
-        self.std, self.eigenvalues, self.eigenvectors = std, eigenvalues, eigenvectors
-
-    def forward(self, image: Tensor) -> Tensor:
-        alpha = torch.randn(len(self.eigenvalues)) * self.std
-        return image + (self.eigenvectors @ (alpha * self.eigenvalues))[:, None, None]
 
 
 def mixer(recipe: Recipe, num_classes: int) -> Mixer | None:
@@ -115,12 +105,40 @@ def _crop(preprocessing: Preprocessing, recipe: Recipe) -> list[nn.Module]:
                 f"crop='side' has scale={recipe.scale}: the image would be smaller than the crop; begin at 1 or more"
             )
         smallest, largest = (round(share * max(size)) for share in recipe.scale)
-        return [v2.RandomResize(smallest, largest + 1, mode, antialias=True), v2.RandomCrop(size)]
+        squared = [CentralSquare()] if recipe.crop_from == "square" else []
+        crop = FixedCrop(size) if recipe.fixed_crops else v2.RandomCrop(size)
+        return [SideResize(smallest, largest, recipe.crop_from == "squashed", mode), *squared, crop]
     if recipe.crop == "area":
+        if recipe.random_interpolation:
+            return [AnyAreaCrop(size, recipe.scale, recipe.ratio)]
         return [v2.RandomResizedCrop(size, recipe.scale, recipe.ratio, mode, antialias=True)]
     if recipe.crop == "pad":
-        return [*_fit(preprocessing), v2.RandomCrop(size, padding=recipe.crop_pad)]
+        if recipe.pad_mode == "reflect" and recipe.crop_pad >= min(size):
+            raise ValueError(
+                f"crop_pad={recipe.crop_pad} reflects more than an image of {size[0]}x{size[1]} has; give less"
+            )
+        return [*_fit(preprocessing), v2.RandomCrop(size, padding=recipe.crop_pad, padding_mode=recipe.pad_mode)]
     return _fit(preprocessing)
+
+
+def _colours(preprocessing: Preprocessing, recipe: Recipe) -> list[nn.Module]:
+    """uint8 (C, H, W) -> the same: a drawn policy, then brightness, contrast, saturation and hue in random order."""
+    steps: list[nn.Module] = []
+    jitter = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    if (recipe.auto_augment or any(jitter)) and preprocessing.channels not in (1, 3):
+        raise ValueError(
+            f"auto_augment and changes of brightness, contrast, saturation and hue take images of 1 or 3 channels; "
+            f"these have {preprocessing.channels}: set them to nothing and 0"
+        )
+    if recipe.auto_augment == "autoaugment":
+        steps.append(v2.AutoAugment(interpolation=_mode(preprocessing), fill=GREY))
+    if recipe.auto_augment == "randaugment":
+        steps.append(v2.RandAugment(magnitude=recipe.magnitude, interpolation=_mode(preprocessing), fill=GREY))
+    if recipe.auto_augment == "trivialaugment":
+        steps.append(v2.TrivialAugmentWide(interpolation=_mode(preprocessing), fill=GREY))
+    if any(jitter):
+        steps.append(v2.ColorJitter(*jitter))
+    return steps
 
 
 def _normalised(preprocessing: Preprocessing) -> tuple[nn.Module, nn.Module]:

@@ -114,11 +114,11 @@ RECIPE = Recipe(
     decay_rate=0.1,
     crop="side",
     scale=(256 / 227, 256 / 227),
+    crop_from="square",
     hflip=0.5,
     lighting=0.1,
     deviations=(
         "the mean and deviation of each channel in place of the mean of each pixel",
-        "crops from the whole image, its shorter side at 256, in place of its central 256x256",
         "the rate falls after 10 epochs without progress, where the authors lowered it by hand",
     ),
 )

@@ -199,8 +199,12 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     hflip=0.5,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
     lighting=0.1,
-    deviations=("no changes of brightness, contrast and saturation, which the training code it builds on makes",),
+    deviations=("changed colours are clipped at black and white, which the Torch code they are from does not do",),
+    elsewhere=dict.fromkeys(("brightness", "contrast", "saturation", "lighting", "scale"), "fb.resnet.torch"),
 )
 LARGEST_RECIPE = replace(
     RECIPE, source="Sec. 4.2 of earlier versions", epochs=100, batch_size=128, milestones=(0.3, 0.6, 0.9)

@@ -162,11 +162,15 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     hflip=0.5,
-    deviations=(
-        "no AutoAugment",
-        "no early stopping on 25,000 training images that are set aside",
-        "epochs, batch, eps, warm-up, label smoothing, moving average and crops are the authors' release's; "
-        "the paper is silent",
+    auto_augment="autoaugment",
+    bn_momentum=0.01,
+    deviations=("the best epoch on the validation part is kept; the paper's is 25,000 images set aside (--val-split)",),
+    elsewhere=dict.fromkeys(
+        (
+            *("epochs", "batch_size", "eps", "warmup_epochs", "smoothing", "model_ema", "model_ema_decay"),
+            *("scale", "hflip", "decay_norm"),
+        ),
+        "the authors' release",
     ),
 )
 SAME_EACH_SIDE = replace(SYMMETRIC, section=RELEASE)

@@ -196,14 +196,23 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     ratio=(3 / 4, 4 / 3),
+    random_interpolation=True,
     hflip=0.5,
+    brightness=0.5,
+    contrast=0.5,
+    saturation=0.5,
+    lighting=0.1,
     deviations=(
-        "epochs, batch size, learning rate and weight decay of Caffe's BVLC GoogLeNet: the paper prints none",
         "one process, in place of asynchronous steps on many machines",
         "an exponential moving average of the weights, in place of Polyak's average",
-        "no photometric distortions, and one interpolation in place of four drawn at random",
-        "images are mirrored, as all networks of that challenge were; the paper does not say so",
     ),
+    elsewhere={
+        **dict.fromkeys(("epochs", "batch_size", "lr", "weight_decay"), "Caffe's bvlc_googlenet"),
+        **dict.fromkeys(("brightness", "contrast", "saturation", "lighting"), "1312.5402, to which the paper refers"),
+        "aux_weight": "Sec. 5",
+        "ratio": "Sec. 6",
+        "hflip": "usual in that challenge; the paper does not say",
+    },
 )
 NO_BRANCH = {"drop_path_rate": "its branches are concatenated: without one of them, the next layer lacks channels"}
 COLUMNS = (

@@ -174,11 +174,16 @@ RECIPE = Recipe(
     ratio=(3 / 4, 4 / 3),
     hflip=0.5,
     deviations=(
-        "momentum, fall of the rate, crops and averaged weights of GoogLeNet, whose training the paper modifies",
-        "weight decay of TensorFlow-Slim: the paper prints that it divides Inception's by 5, but neither value",
         "one process, in place of asynchronous steps on many machines",
-        "no photometric distortions, of which the paper has fewer than GoogLeNet",
+        "no photometric distortions; the paper reduces GoogLeNet's and does not say to what",
     ),
+    elsewhere={
+        **dict.fromkeys(
+            ("momentum", "decay_rate", "scale", "ratio", "hflip", "model_ema"),
+            "GoogLeNet's training, which the paper modifies",
+        ),
+        "weight_decay": "TensorFlow-Slim; the paper divides Inception's by 5 and prints neither",
+    },
 )
 NO_READING = "Figure 5 counts to 11.2 or 11.3 million in all its readings; the paper does not say what else it counted"
 

@@ -214,6 +214,11 @@ class InceptionV3(Backbone):
                 truncated_init(module, 0.01)
 
 
+BRIGHTNESS = (
+    "brightness is scaled, and contrast taken about the mean grey, where the release adds and takes channel means"
+)
+DISTORTION = ("scale", "ratio", "hflip", "brightness", "contrast", "saturation", "hue")
+NOT_PRINTED = (*DISTORTION, "aux_weight", "weight_decay", "decay_norm", "model_ema_decay", "momentum", "bn_momentum")
 RECIPE = Recipe(
     source="Sec. 7 and 8",
     epochs=100,
@@ -237,13 +242,16 @@ RECIPE = Recipe(
     scale=(0.05, 1.0),
     ratio=(3 / 4, 4 / 3),
     hflip=0.5,
+    brightness=32 / 255,
+    contrast=0.5,
+    saturation=0.5,
+    hue=0.2,
+    bn_momentum=0.0003,
     deviations=(
         "one step on the images of all 50 replicas, each of which took its own steps on 32",
-        "the auxiliary loss weighs 0.4, the weight decay is 0.00004, the average of the weights keeps 0.9999 per step, "
-        "RMSProp has a momentum of 0.9 and crops cover 5 % or more of the image, as in the authors' release: "
-        "the paper prints none of these",
-        "colours are not distorted",
+        BRIGHTNESS,
     ),
+    elsewhere=dict.fromkeys(NOT_PRINTED, "the authors' release"),
 )
 SUBSET = "ImageNet-1k validation, the 48,238 images that are not blacklisted"
 

@@ -148,11 +148,12 @@ RECIPE = replace(
     aux_weight=0.3,  # not used: the paper's figures have no auxiliary classifier
     deviations=(
         "one step on the images of all 20 replicas, each of which took its own steps",
-        "100 epochs, 32 images per replica, gradients clipped at 2.0 and label smoothing of 0.1 as for Inception-v3, "
-        "weight decay of 0.00004, an average of the weights that keeps 0.9999 per step, a momentum of 0.9 in RMSProp "
-        "and crops of 5 % or more of the image as in the authors' release: the paper prints none of these",
-        "colours are not distorted",
+        *V3_RECIPE.deviations[1:],
     ),
+    elsewhere={
+        **V3_RECIPE.elsewhere,
+        **dict.fromkeys(("epochs", "batch_size", "clip_grad", "smoothing"), "1512.00567, Inception-v3's training"),
+    },
 )
 ALL = "ImageNet-1k validation"
 SHAPE: dict[str, Any] = {"input_size": (3, 299, 299), "recipe": RECIPE}

@@ -136,6 +136,7 @@ class MobileNetV1(Backbone):
         )
 
 
+AS_INCEPTION = "1512.00567, Sec. 8: training was similar to Inception-v3's, the paper says"
 RECIPE = Recipe(
     source="Sec. 3.2, and 1512.00567, Sec. 8, to which it refers",
     epochs=100,
@@ -147,6 +148,7 @@ RECIPE = Recipe(
     eps=1.0,
     weight_decay=4e-5,
     decay_norm=False,
+    decay_depthwise=False,
     sched="exponential",
     decay_rate=0.94,
     decay_epochs=2.0,
@@ -158,11 +160,13 @@ RECIPE = Recipe(
     hflip=0.5,
     deviations=(
         "steps of one machine, in place of the asynchronous steps of many",
-        "weight decay on the depthwise filters too, where the paper puts little or none",
-        "Inception v3's rates, batch and epochs, of which the paper says only that training was similar",
         "no crop below a fifth of the image: the paper limits small crops and prints no figure",
-        "weight decay 4e-5 and the decay of the moving average as in the release; the paper prints neither",
     ),
+    elsewhere={
+        **dict.fromkeys(("lr", "batch_size", "epochs", "decay_rate", "decay_epochs", "clip_grad"), AS_INCEPTION),
+        **dict.fromkeys(("weight_decay", "decay_norm", "model_ema_decay", "momentum"), "the authors' release"),
+        "scale": "this library",
+    },
 )
 MAPS = (112, 56, 28, 14, 7)
 ONE_DIGIT = "printed with one digit after the point"

@@ -158,6 +158,7 @@ RECIPE = Recipe(
     momentum=0.9,
     weight_decay=0.00004,
     decay_norm=False,
+    decay_depthwise=False,
     sched="exponential",
     decay_rate=0.98,
     decay_epochs=1.0,
@@ -167,11 +168,20 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.05, 1.0),
     hflip=0.5,
+    brightness=32 / 255,
+    contrast=0.5,
+    saturation=0.5,
+    hue=0.2,
     deviations=(
         "one worker, where the paper trains with 16 asynchronous ones",
-        "epochs, eps, label smoothing, moving average and crops are the authors' release's; the paper is silent",
-        "depthwise filters are decayed like others, which the release leaves out",
-        "no distortion of colours, which the release's preprocessing has",
+        "brightness is scaled, and contrast taken about the mean grey, where the release adds and takes channel means",
+    ),
+    elsewhere=dict.fromkeys(
+        (
+            *("epochs", "eps", "smoothing", "model_ema", "model_ema_decay", "scale", "hflip"),
+            *("brightness", "contrast", "saturation", "hue", "decay_norm", "decay_depthwise"),
+        ),
+        "the authors' release",
     ),
 )
 SYMMETRIC = Departure(

@@ -248,8 +248,10 @@ IMAGENET_RECIPE = replace(
 WARM_RECIPE = replace(
     CIFAR_RECIPE,
     source="Appendix",
-    warmup_epochs=1.0,
-    deviations=(PER_CHANNEL, "a rate that rises over the first epoch, in place of 0.01 for the first 400 iterations"),
+    warmup_epochs=400 / (50_000 / 128),
+    warmup_rate=0.1,
+    warmup_ramp=False,
+    deviations=(PER_CHANNEL,),
 )
 IN_3X3 = replace(STRIDE_IN_3X3, section="1512.03385, Table 1")
 POOL_FIRST = Departure(

@@ -242,8 +242,10 @@ CIFAR_RECIPE = Recipe(
 )
 WARM_RECIPE = replace(
     CIFAR_RECIPE,
-    warmup_epochs=1.0,
-    deviations=(PER_CHANNEL, "a rate that rises over the first epoch, in place of 0.01 until the error is below 80 %"),
+    warmup_epochs=400 / (45_000 / 128),
+    warmup_rate=0.1,
+    warmup_ramp=False,
+    deviations=(PER_CHANNEL, "a rate of 0.01 for 400 steps, in place of until the training error is below 80 %"),
 )
 
 OPTION_B = Departure(

@@ -122,8 +122,9 @@ class CifarResNeXt(Backbone):
         )
 
 
+CODE = "the authors' code"
 RECIPE = Recipe(
-    source="Sec. 4, the authors' code for the number of epochs, Nesterov's momentum and the shift of colours",
+    source="Sec. 4",
     epochs=100,
     batch_size=256,
     lr=0.1,
@@ -136,11 +137,15 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     hflip=0.5,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
     lighting=0.1,
-    deviations=("no random change of brightness, contrast and saturation, which the authors' code makes",),
+    deviations=("changed colours are clipped at black and white, which the Torch code they are from does not do",),
+    elsewhere=dict.fromkeys(("epochs", "nesterov", "brightness", "contrast", "saturation", "lighting"), CODE),
 )
 CIFAR_RECIPE = Recipe(
-    source="Appendix A, the authors' code for Nesterov's momentum",
+    source="Appendix A",
     epochs=300,
     batch_size=128,
     lr=0.1,
@@ -153,6 +158,7 @@ CIFAR_RECIPE = Recipe(
     crop="pad",
     crop_pad=4,
     hflip=0.5,
+    elsewhere={"nesterov": CODE},
 )
 ONE_CROP = "single centre crop"
 MORE = {  # what Table 5 prints of the largest network, and what NASNet quotes of it

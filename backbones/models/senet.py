@@ -200,10 +200,8 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     hflip=0.5,
-    deviations=(
-        "the weight decay of ResNet; the paper prints none",
-        "the mean and deviation of each channel in place of the mean colour",
-    ),
+    deviations=("the mean and deviation of each channel in place of the mean colour",),
+    elsewhere={"weight_decay": "1512.03385, ResNet's; the paper prints none"},
 )
 RECIPE_154 = replace(
     RECIPE,

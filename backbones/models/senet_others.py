@@ -164,10 +164,12 @@ MOBILE_RECIPE = replace(
     sched="plateau",
     milestones=(),
     deviations=(
-        "weight decay and crops of ShuffleNet, whose milder regularisation and augmentation the paper follows",
         "the rate falls after ten epochs without a better accuracy; the paper watches the loss and prints no patience",
         "about 400 epochs, taken as 400",
         RECIPE.deviations[-1],
+    ),
+    elsewhere=dict.fromkeys(
+        ("weight_decay", "scale"), "1707.01083, ShuffleNet's, whose milder training the paper follows"
     ),
 )
 NEITHER = "13.2 G; the other network of the name, of its paper's figures, has 9.3 G before the SE blocks"
@@ -222,7 +224,7 @@ register(
 
 CIFAR = "Sec. 5.1, additional datasets"
 OWN_RATES = "rates, batch and weight decay of the network's own paper, which this paper follows and does not print"
-RESNET_RECIPE = replace(WARM_RECIPE, source=CIFAR, deviations=(WARM_RECIPE.deviations[-1], OWN_RATES))
+RESNET_RECIPE = replace(WARM_RECIPE, source=CIFAR, deviations=(OWN_RATES,))
 WRN_RECIPE = replace(CIFAR_RECIPE, source=CIFAR, deviations=(OWN_RATES,))
 PREACT = (SECifarPreActResNet, RESNET_RECIPE)
 CIFAR_NETWORKS: dict[str, tuple[type[Backbone], Recipe, dict[str, Any], float, float]] = {  # ..., errors in %

@@ -146,11 +146,14 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     hflip=0.5,
-    deviations=(
-        "crops of 8 to 100 % of the image, as in the authors' release; the paper says slightly less than ResNeXt's",
-        "momentum and mirror images are ResNeXt's, which the paper follows and does not print again",
-        "no shift of colours, of which the paper says nothing and ResNeXt's code makes one",
-    ),
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    deviations=("crops of 8 to 100 % of the image, where the paper says slightly milder ones than ResNeXt's",),
+    elsewhere={
+        **dict.fromkeys(("scale", "brightness", "contrast", "saturation"), "the authors' release"),
+        **dict.fromkeys(("momentum", "nesterov", "hflip"), "1611.05431, ResNeXt's training, which the paper follows"),
+    },
 )
 RELEASE = "authors' release, page of ShuffleNetV1"
 ONE_VIEW = "one view"

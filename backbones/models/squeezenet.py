@@ -165,10 +165,8 @@ RECIPE = Recipe(
     sched="linear",
     crop="side",
     scale=(256 / 227, 256 / 227),
-    deviations=(
-        "crops from the whole image, its shorter side at 256, in place of images of 256x256",
-        "the mean and deviation of each channel in place of the mean colour",
-    ),
+    crop_from="squashed",
+    deviations=("the mean and deviation of each channel in place of the mean colour",),
 )
 PADDED = "the release pads conv10 by 1, so that it computes 15x15 values, where Table 1 prints 13x13: 833 M without"
 TWICE = "1.7 G are floating-point operations, which are twice the multiply-adds"

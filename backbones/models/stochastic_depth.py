@@ -101,7 +101,8 @@ DEEP_RECIPE = replace(
     epochs=300,
     milestones=(150 / 300, 225 / 300),
     warmup_epochs=10.0,
-    deviations=("a rate that rises over the first 10 epochs, in place of 0.01 throughout them",),
+    warmup_rate=0.1,
+    warmup_ramp=False,
 )
 IMAGENET_RECIPE = replace(
     RECIPE,
@@ -111,7 +112,8 @@ IMAGENET_RECIPE = replace(
     nesterov=True,
     sched="step",
     milestones=(30 / 120, 60 / 120, 90 / 120),
-    deviations=(PER_CHANNEL, "crops and colours as ResNet's"),
+    deviations=(PER_CHANNEL,),
+    elsewhere=dict.fromkeys(("crop", "scale", "hflip", "lighting"), "1512.03385, ResNet's"),
 )
 BEST = "one view, at the epoch of the lowest validation error"
 

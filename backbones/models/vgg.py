@@ -90,7 +90,8 @@ RECIPE = Recipe(
     lighting=0.1,
     deviations=(
         "scale jitter from the start, where the paper fine-tunes a network trained at a fixed scale",
-        "Glorot's initialisation for every depth, in place of starting from a trained network A",
+        "Glorot's initialisation for every depth, with which the paper replaces its start from a trained network A; "
+        "backbones.train.grow_from makes that start",
         "the mean and deviation of each channel in place of the mean colour",
         "the rate falls after 10 epochs without progress; the paper does not say how long it waits",
     ),

@@ -133,8 +133,8 @@ CIFAR_RECIPE = Recipe(
     decay_rate=0.2,
     crop="pad",
     crop_pad=4,
+    pad_mode="reflect",
     hflip=0.5,
-    deviations=("crops from images padded with zeros, in place of their reflection",),
 )
 RECIPE = Recipe(
     source="the recipe of fb.resnet.torch, which the authors' code continues",
@@ -150,8 +150,11 @@ RECIPE = Recipe(
     crop="area",
     scale=(0.08, 1.0),
     hflip=0.5,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
     lighting=0.1,
-    deviations=("no jitter of brightness, contrast and saturation",),
+    deviations=("changed colours are clipped at black and white, which the Torch code they are from does not do",),
 )
 PLAIN, ZCA, SINGLE = "one view, median of 5 runs", "one view of ZCA-whitened images", "one view, single run"
 DROPOUT, SVHN_DROPOUT = "dropout 0.3 in every block", "dropout 0.4 in every block"

@@ -152,9 +152,12 @@ RECIPE = Recipe(
     hflip=0.5,
     deviations=(
         "256 images per step and 100 epochs, which the paper does not print (it trained on 60 GPUs for three days)",
-        "crops and mirroring as Inception v3 had them; the paper prints no augmentation",
-        "a moving average of decay 0.9999 as its Polyak averaging, whose decay is not printed",
+        "an exponential moving average of the weights, in place of Polyak's average",
     ),
+    elsewhere={
+        **dict.fromkeys(("batch_size", "epochs"), "this library"),
+        **dict.fromkeys(("scale", "hflip", "model_ema_decay"), "Inception-v3's training, on which the paper builds"),
+    },
 )
 SYMMETRIC = Departure("max-poolings padded by 1 on every side", "SAME padding of the author's release", "Fig. 5")
 EPS = Departure("batch normalisation with eps 1e-5", "1e-3 in the author's release", "Sec. 3")

@@ -65,10 +65,11 @@ RECIPE = Recipe(
     decay_rate=0.1,
     crop="side",
     scale=(256 / 224, 256 / 224),
+    crop_from="square",
+    fixed_crops=True,
     hflip=0.5,
     max_filter_rms=0.1,
     deviations=(
-        "random crops in place of the ten fixed ones (corners and centre, mirrored)",
         "the mean and deviation of each channel in place of the mean of each pixel",
         "the rate falls after 10 epochs without progress, where the authors lowered it by hand",
     ),

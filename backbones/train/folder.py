@@ -78,11 +78,12 @@ def write_to_log(path: Path) -> int:
 
 
 def write_settings(
-    folder: Path, recipe: Recipe, options: Options, notes: Sequence[str], origin: Mapping[str, Any]
+    folder: Path, recipe: Recipe, options: Options, notes: Sequence[str], origin: Mapping[str, Any], images: int
 ) -> None:
-    """What the run was asked to do, and with what."""
+    """What the run was asked to do, and with what; `images` is how many it trains on."""
     told = {
         **origin,
+        "images": images,
         "recipe": asdict(recipe),
         "options": {**asdict(options), "output": str(folder)},
         "notes": list(notes),
@@ -90,6 +91,16 @@ def write_settings(
     }
     with in_place(folder / SETTINGS_FILE) as temporary:
         Path(temporary).write_text(json.dumps(told, indent=2) + "\n")
+
+
+def check_images(folder: Path, images: int) -> None:
+    """ValueError where a run is to go on with another number of training images than it began with."""
+    before = json.loads((folder / SETTINGS_FILE).read_text()).get("images", images)
+    if before != images:
+        raise ValueError(
+            f"the run in {folder} was started with {before:,} training images and there are {images:,} now; put back "
+            "what is missing, or start a new run"
+        )
 
 
 def differences(folder: Path) -> str:

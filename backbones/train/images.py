@@ -42,4 +42,3 @@ def unusable(data: Data, options: Options, folder: Path, processes: int, console
         writer.writerows((name, one.where, one.reason) for name, ones in found.items() for one in ones)
     console.print(f"note: {how} and are left out: {folder / BAD_IMAGES}", markup=False, highlight=False, soft_wrap=True)
     return bad
-

@@ -22,7 +22,7 @@ from backbones.train.console import Told
 from backbones.train.diagnose import NotFinite, check_loss
 from backbones.train.loaders import Loaders
 from backbones.train.loss import limit_filters, training_loss
-from backbones.train.optimise import make_optimiser, rate
+from backbones.train.optimise import make_optimiser, rate, set_norm_momentum
 from backbones.train.stopping import Agreement, Requests, Stopped
 from backbones.train.store import Store
 from backbones.train.watch import Watch
@@ -69,8 +69,11 @@ class Loop:
         self.epoch = self.done = self.step = 0  # epochs, steps of this epoch, steps in all
         self.best, self.stale, self.first_loss, self.saving = -1.0, 0, 0.0, 0.0
         self.mixer = mixer(recipe, model.num_classes)
-        if recipe.freeze_epochs:
+        self._frozen = bool(recipe.freeze_epochs and recipe.freeze_stages)
+        if self._frozen:
             model.freeze(recipe.freeze_stages)
+        if recipe.bn_momentum is not None:
+            set_norm_momentum(model, recipe.bn_momentum)
         self._blueprint = shard.blueprint(model) if options.strategy == "fsdp" else None
         self.net = fabric.setup_module(model)
         self.optimiser = make_optimiser(model, recipe)
@@ -227,11 +230,12 @@ class Loop:
 
     def _thaw_if_due(self) -> None:
         """The frozen stages learn from here on."""
-        due = self.recipe.freeze_epochs and self.step >= self.recipe.freeze_epochs * self.loaders.steps
-        if due and not all(p.requires_grad for p in self.model.parameters()):
+        if self._frozen and self.step >= self.recipe.freeze_epochs * self.loaders.steps:
+            self._frozen = False
             self.model.freeze(-1)
-            del self.net  # it watches the gradients
-            self.net = self.fabric.setup_module(self.model)  # which gradients are shared is settled there
+            if self._blueprint is None:
+                del self.net  # it watches the gradients
+                self.net = self.fabric.setup_module(self.model)  # which gradients are shared is settled there
 
     @property
     def _several(self) -> bool:

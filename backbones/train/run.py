@@ -26,6 +26,7 @@ from backbones.train.folder import (
     CHECKPOINTS,
     LAST,
     METRICS_FILE,
+    check_images,
     differences,
     is_first_process,
     locked,
@@ -96,11 +97,14 @@ def fit(
         preflight.check_disk(folder, model)
         stack.enter_context(locked(folder))
         bad = unusable(data, options, folder, workers_by_default(), console)
+        images = len(leave_out(data, bad).train)
+        if resume:
+            check_images(folder, images)
         _try(model, data, preprocessing, recipe, options, fabric.world_size, console)
         state, said = _last_state(folder) if resume else (None, [])
         for sentence in said:
             console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
-        write_settings(folder, recipe, options, notes, origin or {}, len(data.train) - len(bad))
+        write_settings(folder, recipe, options, notes, origin or {}, images)
         return folder, bad, state
 
     with ExitStack() as stack:
