@@ -1,6 +1,7 @@
 """One thin function per command. No torch here: a command imports it when it runs."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,8 @@ def main() -> None:
         "data": data.data,
     }
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("backbones").setLevel(logging.INFO)
+    others = os.environ.get("RANK", "0") != "0"  # of a run of several processes: the first one says it
+    logging.getLogger("backbones").setLevel(logging.ERROR if others else logging.INFO)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     try:
         command: Any = tyro.extras.subcommand_cli_from_dict(

@@ -60,8 +60,6 @@ def evaluate(
     if csv:
         results.check_file(csv)
     with processes() as place:
-        if place.rank:
-            logging.getLogger("backbones").setLevel(logging.ERROR)  # the first process says it
         loaded = _networks(sources, weights)
         channels = {model.in_channels for model, _ in loaded}
         if len(channels) != 1:
