@@ -91,7 +91,7 @@ def test_a_name_with_anybodys_weights(run, tmp_path: Path, caplog: pytest.LogCap
     for protocol in (), ("--protocol", "multi-scale", "--scales", "64", "72"):
         code, out, err = run(*args, *(flags if not protocol else flags[:2] + flags[4:]), *protocol)
         assert code == 0, err
-        assert "squeezenet1_1 on folder" in out
+        assert "squeezenet1_1 on folder" in " ".join(out.split())
     assert "does not name its classes; they are taken in the data's order: n01, n02" in caplog.text
     assert "taken as ImageNet's usually are" in caplog.text
     with (tmp_path / "results.csv").open() as file:

@@ -91,8 +91,10 @@ def _devices(asked: str) -> list[int]:
     """The numbers of the devices of this machine that are asked for; without a GPU, of processes."""
     gpus = torch.cuda.device_count()
     try:
-        found = list(range(max(gpus, 1) if asked == "auto" else int(asked))) if "," not in asked else []
-        found = found or [int(number) for number in asked.split(",")]
+        if "," in asked:
+            found = [int(number) for number in asked.split(",")]
+        else:
+            found = list(range(max(gpus, 1) if asked == "auto" else int(asked)))
     except ValueError:
         raise ValueError(f"--devices {asked}; give auto, a number, or numbers such as 0,2") from None
     if not found or min(found) < 0 or len(set(found)) < len(found) or (gpus and max(found) >= gpus):
