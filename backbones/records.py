@@ -238,6 +238,8 @@ class Options:
     """write a checkpoint after so many steps; and at the end of epochs, as the next one"""
     checkpoint_every_minutes: float = 10.0
     """the same, by the clock"""
+    snapshot_epochs: int | None = None
+    """keep the network, as validated, every so many epochs, as snapshot-010.safetensors: for ensembles"""
     on_bad_image: Literal["error", "skip"] = "error"
     """what to do with images that cannot be read: say so before the start, or leave them out and list them"""
     hang_seconds: float = 45.0

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from backbones.data.parts import Part
 
-MOST_FAILED = 100
-"""unreadable images that one process passes over, or a tenth of all, if that is more"""
+MOST_FAILED = 0.1
+"""share of the images that one process passes over because they cannot be read"""
 
 
 class Loaded(Dataset[tuple[Tensor, int]]):
@@ -38,7 +38,7 @@ class Loaded(Dataset[tuple[Tensor, int]]):
         skipped: Path | None = None,
     ) -> None:
         self.part, self.transform, self.seed, self.train, self.skipped = part, transform, seed, train, skipped
-        self._failed = 0
+        self._failed = set[int]()
         # in shared memory, so that workers that outlive an epoch see it change
         self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -67,8 +67,10 @@ class Loaded(Dataset[tuple[Tensor, int]]):
 
     def _skip(self, index: int, error: Exception) -> None:
         """Note an image that cannot be read; raise the error where that is not asked for, or too many are like it."""
-        self._failed += 1
-        if self.skipped is None or self._failed > max(MOST_FAILED, len(self) // 10):
+        if index in self._failed:
+            return
+        self._failed.add(index)
+        if self.skipped is None or len(self._failed) > min(MOST_FAILED * len(self), len(self) - 1):
             raise error
         with open(self.skipped, "a", newline="") as file:
             csv.writer(file).writerow(("train", self.part.where(index), str(error)))

@@ -1,6 +1,7 @@
 """Before a run: every image is decoded once, so that none stops it in the middle of the night."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +29,8 @@ def unusable(data: Data, options: Options, folder: Path, processes: int, console
         task = bar.add_task("looking at every image", total=total)
         found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}
     bad = [one for ones in found.values() for one in ones]
+    if options.on_bad_image == "skip":
+        _write([(name, one.where, one.reason) for name, ones in found.items() for one in ones], folder / BAD_IMAGES)
     if not bad:
         return []
     listed = "\n".join(f"  {one.where}: {one.reason}" for one in bad)
@@ -36,9 +39,20 @@ def unusable(data: Data, options: Options, folder: Path, processes: int, console
         raise ValueError(f"{how}; repair or remove them, or leave them out with --on-bad-image skip:\n{listed}")
     if len(bad) > MOST * total:
         raise ValueError(f"{how}, more than {MOST:.0%}: too many to leave out; look at where they come from:\n{listed}")
-    with in_place(folder / BAD_IMAGES) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("part", "image", "reason"))
-        writer.writerows((name, one.where, one.reason) for name, ones in found.items() for one in ones)
     console.print(f"note: {how} and are left out: {folder / BAD_IMAGES}", markup=False, highlight=False, soft_wrap=True)
     return bad
+
+
+def each_once(folder: Path) -> None:
+    """Several processes may have noted the same image in bad_images.csv."""
+    if (file := folder / BAD_IMAGES).exists():
+        with open(file, newline="") as opened:
+            (_, *rows) = csv.reader(opened)
+        _write(list({tuple(row[:2]): tuple(row) for row in reversed(rows)}.values())[::-1], file)
+
+
+def _write(rows: Sequence[Sequence[str]], file: Path) -> None:
+    with in_place(file) as temporary, open(temporary, "w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(("part", "image", "reason"))
+        writer.writerows(rows)

@@ -20,6 +20,7 @@ from backbones.train import shard
 from backbones.train.average import Average
 from backbones.train.console import Told
 from backbones.train.diagnose import NotFinite, check_loss
+from backbones.train.folder import BEST
 from backbones.train.loaders import Loaders
 from backbones.train.loss import limit_filters, training_loss
 from backbones.train.optimise import make_optimiser, rate, set_norm_momentum
@@ -48,7 +49,7 @@ class Loop:
         requests: signals and the clock
         told: what is shown and kept of the run's course
         watch: sees that the other processes live
-        keep_best: called in the first process with the network, epoch and accuracy, when it is the best so far
+        keep: saves the network under a name of the run's folder, with what is known of it; in the first process
     """
 
     def __init__(
@@ -62,10 +63,10 @@ class Loop:
         requests: Requests,
         told: Told,
         watch: Watch,
-        keep_best: Callable[[Backbone, int, float], None],
+        keep: Callable[[str, Backbone, Mapping[str, float]], None],
     ) -> None:
         self.fabric, self.model, self.recipe, self.options, self.loaders = fabric, model, recipe, options, loaders
-        self.store, self.requests, self.told, self.watch, self.keep_best = store, requests, told, watch, keep_best
+        self.store, self.requests, self.told, self.watch, self.keep = store, requests, told, watch, keep
         self.epoch = self.done = self.step = 0  # epochs, steps of this epoch, steps in all
         self.best, self.stale, self.first_loss, self.saving = -1.0, 0, 0.0, 0.0
         self.mixer = mixer(recipe, model.num_classes)
@@ -247,15 +248,15 @@ class Loop:
         self.watch.at(self.step, "validation")
         loss, right, images = self.agreement.total(self.sums)
         row = {"epoch": self.epoch + 1, "train_loss": loss / images, "train_top1": 100 * right / images}
-        if self.loaders.val:
-            with self.average.applied() if self.average else nullcontext():
+        with self.average.applied() if self.average else nullcontext():
+            if self.loaders.val:
                 row |= self._validate(self.loaders.val)
                 better = row["val_top1"] > self.best
+                self.best, self.stale = (row["val_top1"], 0) if better else (self.best, self.stale + 1)
                 if better:
-                    network = self.whole()
-                    if self.fabric.is_global_zero:
-                        self.keep_best(network, self.epoch + 1, row["val_top1"])
-            self.best, self.stale = (row["val_top1"], 0) if better else (self.best, self.stale + 1)
+                    self._keep(BEST, row)
+            if (every := self.options.snapshot_epochs) and (self.epoch + 1) % every == 0:
+                self._keep(f"snapshot-{self.epoch + 1:03d}.safetensors", row)
         if self.plateau:
             self.plateau.step(row["val_top1"] if self.loaders.val else row["train_loss"])
         self.told.epoch_ends({**row, "lr": self.optimiser.param_groups[0]["lr"]})
@@ -278,6 +279,11 @@ class Loop:
                     raise Stopped(self.requests.signal)
         loss, right, images = self.agreement.total(sums)
         return {"val_loss": loss / images, "val_top1": 100 * right / images}
+
+    def _keep(self, name: str, row: Mapping[str, float]) -> None:
+        network = self.whole()
+        if self.fabric.is_global_zero:
+            self.keep(name, network, {key: row[key] for key in ("epoch", "val_top1") if key in row})
 
     def _share_statistics(self) -> None:
         """Batch norms of several processes saw different images: those of the first are validated and saved."""

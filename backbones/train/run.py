@@ -35,7 +35,7 @@ from backbones.train.folder import (
     write_settings,
     write_to_log,
 )
-from backbones.train.images import unusable
+from backbones.train.images import each_once, unusable
 from backbones.train.loaders import Loaders, input_of, threads_beside
 from backbones.train.loop import Loop
 from backbones.train.report import Result, write_report
@@ -111,14 +111,11 @@ def fit(
         folder, bad, state = _by_first(fabric, make_ready)
         data = leave_out(data, bad)
 
-        def save(name: str, metrics: Mapping[str, float], network: Backbone) -> None:
+        def save(name: str, network: Backbone, metrics: Mapping[str, float]) -> None:
             told = {"classes": data.info.classes, "preprocessing": preprocessing, "recipe": recipe}
             factory.save(network, folder / name, metrics=metrics, data=data.info.name, **told)  # type: ignore[arg-type]
 
-        def keep_best(network: Backbone, epoch: int, top1: float) -> None:
-            save(BEST, {"epoch": epoch, "val_top1": top1}, network)
-
-        loop = _loop(fabric, model, data, preprocessing, recipe, options, folder, console, keep_best)
+        loop = _loop(fabric, model, data, preprocessing, recipe, options, folder, console, save)
         if state:
             loop.load_state_dict(state)
         with threads_beside(loop.loaders.workers), loop.requests.heard():
@@ -128,7 +125,7 @@ def fit(
                 loop.watch.close()
                 network = loop.whole()
                 if fabric.is_global_zero:
-                    save(LAST, {"epoch": loop.epoch}, network)
+                    save(LAST, network, {"epoch": loop.epoch})
                 where = f"stopped in epoch {loop.epoch + 1}, after {loop.done} of its {loop.loaders.steps} steps"
                 how = f"{where}; go on with: backbones train --resume {folder}"
                 console.print(how, markup=False, highlight=False, soft_wrap=True)
@@ -141,19 +138,20 @@ def fit(
         with loop.average.applied() if loop.average else nullcontext():
             network = loop.whole()
             if fabric.is_global_zero:
-                save(LAST, {"epoch": loop.epoch}, network)
+                save(LAST, network, {"epoch": loop.epoch})
                 if data.val is None:  # nothing to choose by
-                    save(BEST, {"epoch": loop.epoch}, network)
+                    save(BEST, network, {"epoch": loop.epoch})
         loop.watch.close()
         if not fabric.is_global_zero:
             raise SystemExit(0)  # the first process tests and reports
+        each_once(folder)
         best = factory.load(folder / BEST)
         part, name = (data.test, "test") if data.test else (data.val, "val") if data.val else (data.train, "train")
         tested = Member(best.to(fabric.device), prepare("single", preprocessing))
         collected = answers([tested], part, recipe.batch_size, options.workers)
         metrics = measure(*collected, len(data.info.classes))
         figures = {**best.checkpoint.metrics, **{f"{name}_{key}": value for key, value in metrics.summary().items()}}
-        save(BEST, figures, best)
+        save(BEST, best, figures)
         result = Result(folder, name, metrics, collected, loop.told.rows, time.perf_counter() - start)
         write_report(result, best, part, data.info, notes)
         return result
@@ -219,7 +217,7 @@ def _loop(
     options: Options,
     folder: Path,
     console: Console,
-    keep_best: Callable[[Backbone, int, float], None],
+    keep: Callable[[str, Backbone, Mapping[str, float]], None],
 ) -> Loop:
     """The run of this process, ready to start."""
     first, rank, processes = fabric.is_global_zero, fabric.global_rank, fabric.world_size
@@ -242,7 +240,7 @@ def _loop(
         Requests(options.checkpoint_every_minutes, clock=first),
         Told(console, folder / METRICS_FILE, recipe.epochs, processes),
         Watch(options.hang_seconds, lambda text: _write(terminal, text), lambda of: log_of(folder, of)),
-        keep_best,
+        keep,
     )
 
 
