@@ -67,10 +67,12 @@ class Loaded(Dataset[tuple[Tensor, int]]):
 
     def _skip(self, index: int, error: Exception) -> None:
         """Note an image that cannot be read; raise the error where that is not asked for, or too many are like it."""
+        if self.skipped is None:
+            raise error
         if index in self._failed:
             return
         self._failed.add(index)
-        if self.skipped is None or len(self._failed) > min(MOST_FAILED * len(self), len(self) - 1):
+        if len(self._failed) > MOST_FAILED * len(self):
             raise error
         with open(self.skipped, "a", newline="") as file:
             csv.writer(file).writerow(("train", self.part.where(index), str(error)))

@@ -210,14 +210,14 @@ def main(kills: int, seed: int, cases: tuple[Case, ...] = CASES) -> dict[str, An
             folder.mkdir()
             codes = wait(live(case, data, folder), 120)
             assert codes == [0] * case.processes, f"{case}: {codes}\n{_errors(folder)}"
-            references[case] = outcome(folder), time.monotonic() - begin
+            references[str(case)] = outcome(folder), time.monotonic() - begin
             rows[str(case)] = dict.fromkeys(COUNTS, 0)
         for number, case in enumerate(itertools.cycle(cases)):
             if done >= kills:
                 break
             folder, row, seen = Path(root) / f"run-{number}", rows[str(case)], -1
             folder.mkdir()
-            expected, seconds = references[case]
+            expected, seconds = references[str(case)]
             row["runs"] += 1
             for _ in range(draw.randint(1, 4)):
                 pids = live(case, data, folder)
