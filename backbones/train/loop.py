@@ -219,8 +219,12 @@ class Loop:
         torch.manual_seed(seed_of(self.options.seed, self.step, rank, part))
         draws = self.model.draws
         draws.step, draws.rows = self.step, (part * images * world_size + rank, world_size)
+        self._raise_drop_path()
+
+    def _raise_drop_path(self) -> None:
+        """To the rate of this step, by which evaluation scales the branches too."""
         if self.recipe.drop_path_ramp:
-            draws.progress = self.step / (self.loaders.steps * self.recipe.epochs)
+            self.model.draws.progress = self.step / (self.loaders.steps * self.recipe.epochs)
 
     def _set_rates(self) -> None:
         if self.plateau:
@@ -268,6 +272,7 @@ class Loop:
     def _validate(self, loader: Any) -> dict[str, float]:
         """Each image once, over all processes, by the network of the first."""
         self._share_statistics()
+        self._raise_drop_path()
         sums = torch.zeros(3, dtype=torch.float64)
         with evaluating(self.model), torch.inference_mode(), self.fabric.autocast():
             for images, labels in loader:

@@ -40,7 +40,7 @@ from backbones.train.loaders import Loaders, input_of, threads_beside
 from backbones.train.loop import Loop
 from backbones.train.report import Result, write_report
 from backbones.train.stopping import Requests, Stopped
-from backbones.train.store import Store
+from backbones.train.store import Store, holds_run
 from backbones.train.watch import RETRY, Watch
 
 LOST = ("gloo", "nccl", "NCCL", "onnection")
@@ -85,7 +85,7 @@ def fit(
     if options.early_stop and data.val is None:
         raise ValueError("--early-stop watches the validation part, and there is none; add --val-split 0.1")
     preprocessing = input_of(model, data, options.img_size)
-    if options.output and not resume and is_first_process() and (Path(options.output) / CHECKPOINTS).exists():
+    if options.output and not resume and is_first_process() and holds_run(Path(options.output) / CHECKPOINTS):
         raise ValueError(f"{options.output} holds a run; continue it with --resume, or give another --output")
     for note in notes:
         console.print(f"note: {note}", style="dim", markup=False, highlight=False, soft_wrap=True)

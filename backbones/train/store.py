@@ -18,6 +18,11 @@ KEPT = 2
 PATTERN = "step-*.safetensors"
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether there is a checkpoint in the folder to go on from."""
+    return any(folder.glob(PATTERN))
+
+
 class Store:
     """The generations in one folder, by the optimiser steps done. One process writes, one file at a time."""
 

@@ -38,7 +38,7 @@ from backbones.data import Data, open_data
 from backbones.recipes import MODERN
 from backbones.records import Options, Recipe
 from backbones.train.folder import CHECKPOINTS
-from backbones.train.store import PATTERN, Store
+from backbones.train.store import Store, holds_run
 from backbones.train.watch import RETRY
 
 PLAIN = replace(MODERN, epochs=6, batch_size=16, warmup_epochs=0.5, model_ema_decay=0.9, mixup=0.2)
@@ -127,7 +127,7 @@ def live(case: Case, data: Data, folder: Path) -> list[int]:
             recipe = case.recipe
             rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
             model = create_model(case.network, num_classes=10, in_chans=1, seed=0, **rates)
-            resume = any((folder / CHECKPOINTS).glob(PATTERN))
+            resume = holds_run(folder / CHECKPOINTS)
             train.fit(model, data, recipe, options, resume=resume, console=Console(quiet=True))
             code = 0
         except SystemExit as end:
@@ -160,17 +160,13 @@ def wait(pids: list[int], seconds: float) -> list[int]:
     return [codes[pid] for pid in pids]
 
 
-def outcome(folder: Path) -> str:
-    """A hash of all that a run ends with: weights, optimiser, average, history but for its seconds."""
+def outcome(folder: Path) -> dict[str, str]:
+    """Hashes of all that a run ends with: weights, optimiser, average, history but for its seconds."""
     state, said = Store(folder / CHECKPOINTS).newest()
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in state.pop("rows")]
-    digest = hashlib.sha256(json.dumps([rows, said]).encode())
-    for piece in _pieces(state):
-        digest.update(piece)
-    for name in (train.BEST, train.LAST):
-        for piece in _pieces(load(folder / name).state_dict()):
-            digest.update(piece)
-    return digest.hexdigest()
+    state["rows"] = [{key: value for key, value in row.items() if key != "seconds"} for row in state["rows"]]
+    kept = {name: load(folder / name).state_dict() for name in (train.BEST, train.LAST)}
+    whole = {**state, **kept, "said": said}
+    return {name: hashlib.sha256(b"".join(_pieces(part))).hexdigest() for name, part in whole.items()}
 
 
 def _pieces(value: Any) -> Iterator[bytes]:
@@ -190,7 +186,7 @@ def _pieces(value: Any) -> Iterator[bytes]:
 
 def committed(folder: Path) -> int:
     """The step of the newest checkpoint, -1 before the first. ValueError if one is damaged."""
-    if not any((folder / CHECKPOINTS).glob(PATTERN)):
+    if not holds_run(folder / CHECKPOINTS):
         return -1
     state, said = Store(folder / CHECKPOINTS).newest()
     if said:
@@ -219,13 +215,14 @@ def main(kills: int, seed: int, cases: tuple[Case, ...] = CASES) -> dict[str, An
             folder.mkdir()
             expected, seconds = references[str(case)]
             row["runs"] += 1
+            told: list[str] = []
             for _ in range(draw.randint(1, 4)):
                 pids = live(case, data, folder)
                 time.sleep(draw.uniform(0.1, 0.9) * seconds)
-                number = draw.choice(SIGNALS)
+                how = draw.choice(SIGNALS)
                 struck = pids if draw.random() < 0.7 else draw.sample(pids, 1)
                 for pid in struck:
-                    os.kill(pid, number)  # a process that has ended waits here for us to ask for its code
+                    os.kill(pid, how)  # a process that has ended waits here for us to ask for its code
                 codes = wait(pids, 90)
                 killed = codes.count(-signal.SIGKILL)
                 row["kills"] += killed
@@ -236,12 +233,15 @@ def main(kills: int, seed: int, cases: tuple[Case, ...] = CASES) -> dict[str, An
                     step = committed(folder)
                     row["lost"] += step < seen
                     seen = step
+                    told.append(f"{how.name} {codes} at step {step}")
                 except (ValueError, OSError) as error:
                     print(f"{case}: {error}", file=sys.stderr)
                     row["lost"] += 1
             codes = wait(live(case, data, folder), 180)
-            if codes != [0] * case.processes or outcome(folder) != expected:
-                print(f"{case}: {codes} {_errors(folder)}", file=sys.stderr)
+            found = outcome(folder) if codes == [0] * case.processes else {}
+            if found != expected:
+                other = [name for name in expected if found.get(name) != expected[name]]
+                print(f"{case}: {codes}, {', '.join(other)} differ, {told} {_errors(folder)}", file=sys.stderr)
                 row["differed"] += 1
             shutil.rmtree(folder)
     total = {key: sum(row[key] for row in rows.values()) for key in COUNTS}
