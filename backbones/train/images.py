@@ -1,7 +1,7 @@
 """Before a run: every image is decoded once, so that none stops it in the middle of the night."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,10 +16,8 @@ MOST = 0.1
 """share of unusable images from which on something else is wrong than a few files"""
 
 
-def unusable(data: Data, options: Options, folder: Path, processes: int, console: Console) -> list[Bad]:
-    """The images that a run is to leave out, also written to bad_images.csv in its folder.
-
-    What cannot be read any more in the course of the run is added to it by the process that meets it.
+def unusable(data: Data, options: Options, processes: int, console: Console) -> dict[tuple[str, int], Bad]:
+    """The images that a run is to leave out, by part and number in the list of that part.
 
     ValueError that lists all of them, where the run is not to leave any out, or where they are more than a tenth.
     """
@@ -28,19 +26,19 @@ def unusable(data: Data, options: Options, folder: Path, processes: int, console
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("looking at every image", total=total)
         found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}
-    bad = [one for ones in found.values() for one in ones]
-    if options.on_bad_image == "skip":
-        _write([(name, one.where, one.reason) for name, ones in found.items() for one in ones], folder / BAD_IMAGES)
-    if not bad:
-        return []
-    listed = "\n".join(f"  {one.where}: {one.reason}" for one in bad)
+    bad = {(name, i): one for name, ones in found.items() for i, one in enumerate(ones)}
+    listed = "\n".join(f"  {one.where}: {one.reason}" for one in bad.values())
     how = f"{len(bad):,} of {total:,} images cannot be used"
-    if options.on_bad_image == "error":
+    if bad and options.on_bad_image == "error":
         raise ValueError(f"{how}; repair or remove them, or leave them out with --on-bad-image skip:\n{listed}")
     if len(bad) > MOST * total:
         raise ValueError(f"{how}, more than {MOST:.0%}: too many to leave out; look at where they come from:\n{listed}")
-    console.print(f"note: {how} and are left out: {folder / BAD_IMAGES}", markup=False, highlight=False, soft_wrap=True)
     return bad
+
+
+def write_list(bad: Mapping[tuple[str, int], Bad], folder: Path) -> None:
+    """bad_images.csv; what cannot be read any more in the course of the run is added by the process that meets it."""
+    _write([(part, one.where, one.reason) for (part, _), one in bad.items()], folder / BAD_IMAGES)
 
 
 def each_once(folder: Path) -> None:
