@@ -132,7 +132,7 @@ def test_a_run_from_anybodys_weights_is_resumed_as_what_they_made(
 
     def fit(model: Any, data: Any, recipe: Any, options: Any, *, notes: Any, origin: Any, **_: Any) -> None:
         seen.append((model.variant.name, model.stem[1].eps))
-        write_settings(folder, recipe, options, notes, origin, 100)
+        write_settings(folder, recipe, options, notes, origin, {})
         (folder / "checkpoints").mkdir(exist_ok=True)
         raise KeyboardInterrupt
 

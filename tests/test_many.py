@@ -1,5 +1,6 @@
 """One run on many processes: the same images in the same order, and the weights that one process comes to."""
 
+import csv
 import socket
 import subprocess
 import sys
@@ -14,6 +15,24 @@ from backbones.data import EpochSampler
 
 TRAIN = ("-m", "backbones", "train", "lenet5.modern", "--data", "digits", "--val-split", "0.1", "--workers", "0")
 FLAGS = ("--epochs", "1", "--batch-size", "64", "--lr", "0.01", "--opt", "sgd")
+
+
+SLOW_VALIDATION = """
+import sys, time
+from torch.nn import functional
+from backbones.__main__ import main
+
+entropy = functional.cross_entropy
+
+def slow(*args, **kwargs):
+    if kwargs.get("reduction") == "sum":
+        time.sleep(2.2)
+    return entropy(*args, **kwargs)
+
+functional.cross_entropy = slow
+sys.argv[0] = "backbones"
+main()
+"""
 
 
 def weights(folder: Path, name: str = train.LAST) -> torch.Tensor:
@@ -51,6 +70,19 @@ def test_shared_batches_give_the_same_weights(alone: torch.Tensor, tmp_path: Pat
     told = run(*TRAIN, *FLAGS, *flags, "--output", str(tmp_path / "run"))
     assert told.count("test accuracy") == told.count("parameters") == 1
     torch.testing.assert_close(weights(tmp_path / "run"), alone, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_validation_counts_every_image_once(tmp_path: Path, strategy: str) -> None:
+    """143 images are 72 and 71, two batches and one; and it may last longer than a process may stand still."""
+    script = tmp_path / "script.py"
+    script.write_text(SLOW_VALIDATION)
+    flags = ("--val-split", "0.11", "--batch-size", "142", "--epochs", "1", "--devices", "2", "--strategy", strategy)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script))
+    run(*launcher, *TRAIN[2:6], "--workers", "0", *flags, "--hang-seconds", "3", "--output", str(tmp_path / "run"))
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    right = float(row["val_top1"]) * 143 / 100
+    assert right == pytest.approx(round(right), abs=1e-6)
 
 
 @pytest.mark.parametrize("per_node", [1, pytest.param(2, marks=pytest.mark.slow)])

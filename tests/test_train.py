@@ -29,6 +29,7 @@ from backbones.records import Options, Recipe
 from backbones.train import preflight
 from backbones.train.average import Average
 from backbones.train.loop import Loop
+from backbones.train.store import Store
 
 QUICK = replace(MODERN, epochs=2, warmup_epochs=0.0, model_ema=False)
 
@@ -282,6 +283,8 @@ def test_a_stopped_process_can_go_on(tmp_path: Path, how: signal.Signals) -> Non
     told = process.communicate(timeout=240)[0]
     if how == signal.SIGINT:
         assert process.returncode == 130
+        step = int(told.split("after step ")[1].split(";")[0])  # no checkpoint was due then: the signal made it
+        assert Store(folder / "checkpoints").newest()[0]["step"] == step
         assert f"--resume {folder}" in told.replace("\n", "")
         assert "Traceback" not in told
         assert backbones.load(folder / train.LAST).num_classes == 10

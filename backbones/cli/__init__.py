@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -65,5 +66,6 @@ def main() -> None:
     except MISTAKES as error:
         if isinstance(error, KeyError | IndexError):
             raise
-        print(f"backbones: {error}", file=sys.stderr)
+        if not others or stat.S_ISREG(os.fstat(2).st_mode):  # the first process says it; another one to its log only
+            print(f"backbones: {error}", file=sys.stderr)
         sys.exit(2)

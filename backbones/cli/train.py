@@ -5,7 +5,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -24,10 +24,11 @@ MOVABLE = (
     "devices",
     "nodes",
     "accumulate",
+    "data",
     "checkpoint_every_steps",
     "checkpoint_every_minutes",
     "hang_seconds",
-)  # options that may differ when a run is continued
+)  # what may differ when a run is continued: where and how it works, and where its images lie now
 PLAN = {
     "part": "part",
     "parameters": "parameters",
@@ -86,11 +87,17 @@ def _submit(command: Train) -> None:
     from backbones.train.folder import new_folder
     from backbones.train.submit import submit
 
-    kept, drop = list[str](), False
+    if command.network:
+        recipes.choose(command.recipe, catalog.find(command.network))
+    kept, dropped = list[str](), 0
     for argument in sys.argv[2:]:
-        if argument.startswith("--"):
-            drop = argument.split("=")[0] in ("--submit", "--slurm")
-        if not drop:
+        flag, _, value = argument.partition("=")
+        if flag.startswith("--"):
+            dropped = {"--submit": 0 if value else 1, "--slurm": len(command.slurm) - bool(value)}.get(flag, 0)
+        elif dropped:
+            dropped -= 1
+            continue
+        if flag not in ("--submit", "--slurm"):
             kept.append(argument)
     folder = command.resume or (Path(command.options.output) if command.options.output else None)
     if folder is None:
@@ -165,9 +172,8 @@ def _start(
 def _continue(command: Train) -> None:
     """The run in the folder, with the settings it was started with; only where it runs may change."""
     folder = command.resume or Path()
-    values = {**vars(command), **vars(command.values), **vars(command.options)}
-    usual = {**{f.name: f.default for f in fields(Train)}, **vars(Options())}
-    given = [k for k, v in values.items() if k not in ("resume", "values", "options") and v != usual.get(k)]
+    flags = [argument[2:].partition("=")[0].replace("-", "_") for argument in sys.argv if argument.startswith("--")]
+    given = [flag for flag in flags if flag != "resume"] + (["network"] if command.network else [])
     if fixed := [f"--{key.replace('_', '-')}" for key in given if key not in MOVABLE]:
         raise ValueError(f"--resume continues a run with its own settings; leave out {' '.join(fixed)}")
     file = folder / RUN_FILE
@@ -175,10 +181,11 @@ def _continue(command: Train) -> None:
         raise FileNotFoundError(f"{folder} has no run to continue; --resume takes its folder, such as runs/lenet5-...")
     try:
         told = json.loads(file.read_text())
-        moved = {key: getattr(command.options, key) for key in given}
+        moved = {key: getattr(command.options, key) for key in given if key != "data"}
         options = Options(**{**told["options"], **moved, "output": str(folder)})
         origin, recipe = {key: told[key] for key in ORIGIN}, recipes.from_json(told["recipe"])
         origin[SETTINGS] = told.get(SETTINGS, {})
+        origin["data"] = command.data or origin["data"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is not what a run wrote ({type(error).__name__}: {error}); start a new run") from None
     _start(origin, recipe, options, told["notes"])

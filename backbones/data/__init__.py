@@ -2,7 +2,7 @@
 
 from backbones.data.augment import Lighting
 from backbones.data.decode import read_image
-from backbones.data.loader import EpochSampler, Loaded, make_loader, seed_of, set_epoch, workers_by_default
+from backbones.data.loader import EpochSampler, Loaded, end_workers, make_loader, seed_of, set_epoch, workers_by_default
 from backbones.data.pack import pack
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
@@ -19,6 +19,7 @@ __all__ = [
     "check_all",
     "check_part",
     "colours_of",
+    "end_workers",
     "eval_transform",
     "leave_out",
     "make_loader",

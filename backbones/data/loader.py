@@ -93,6 +93,7 @@ class EpochSampler(Sampler[int]):
         rank: of this process
         world_size: number of processes
         epoch: a tensor (1,) that holds the epoch, to share it with `Loaded`
+        limit: most images of this process in a pass
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class EpochSampler(Sampler[int]):
         rank: int = 0,
         world_size: int = 1,
         epoch: Tensor | None = None,
+        limit: int | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size} processes; ranks go from 0 to {world_size - 1}")
         self.length, self.seed, self.shuffle, self.rank, self.world_size = length, seed, shuffle, rank, world_size
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
+        self.limit = limit
         self.start = 0
         """images of this process that the next pass leaves out, because they were seen before a run was stopped"""
 
@@ -117,7 +120,8 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         if self.shuffle:
-            return -(-self.length // self.world_size)
+            share = -(-self.length // self.world_size)
+            return share if self.limit is None else min(share, self.limit)
         return len(range(self.rank, self.length, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
@@ -140,6 +144,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     skipped: Path | None = None,
+    limit: int | None = None,
 ) -> DataLoader[tuple[Tensor, int]]:
     """Batches of (images (N, C, H, W), labels (N,)). Before every epoch of training, call `set_epoch(loader, epoch)`.
 
@@ -153,9 +158,10 @@ def make_loader(
         rank: of this process
         world_size: number of processes
         skipped: as in `Loaded`
+        limit: as in `EpochSampler`
     """
     dataset = Loaded(part, transform, seed, train, skipped)
-    sampler = EpochSampler(len(part), seed, shuffle=train, rank=rank, world_size=world_size, epoch=dataset.epoch)
+    sampler = EpochSampler(len(part), seed, train, rank, world_size, dataset.epoch, limit)
     leaves_one = len(sampler) > batch_size and len(sampler) % batch_size == 1 and batch_size > 1
     return DataLoader(
         dataset,
@@ -184,8 +190,11 @@ def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int, start: int = 0
 
 
 def workers_by_default() -> int:
-    """Processes to load images with: half of the processors, up to 8; the other half computes, or feeds the GPU."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2))
+    """Processes to load images with: half of the processors, up to 8; the other half computes, or feeds the GPU.
+
+    Where torchrun started several processes on this machine, they share the processors.
+    """
+    return max(1, min(8, (os.cpu_count() or 1) // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def seed_of(*numbers: int) -> int:
@@ -196,8 +205,15 @@ def seed_of(*numbers: int) -> int:
 def _outlive_signals(worker: int) -> None:
     """Signals to the whole group are for the process that trains: it finishes its step with the images it waits for.
 
-    Five seconds after a SIGTERM the worker ends all the same.
+    A minute after a SIGTERM the worker ends all the same; it ends by itself where that process is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, 5.0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, 60.0))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+
+
+def end_workers(loader: DataLoader[tuple[Tensor, int]]) -> None:
+    """End the processes that a loader keeps from one epoch to the next."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        loader._iterator = None

@@ -1,11 +1,13 @@
 """The datasets of torchvision, in their own parts."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from backbones.data.parts import ArrayPart, FilePart, Found, Part
 
@@ -76,9 +78,13 @@ _BY_HAND = (
 def _make(name: str, root: str, arguments: Mapping[str, Any], download: bool) -> Any:
     from torchvision import datasets  # here, because it takes 5 seconds to load
 
-    extra = {"download": True} if download else {}
+    place, extra = Path(root).expanduser(), {"download": True} if download else {}
+    if download:
+        place.mkdir(parents=True, exist_ok=True)
+    one_at_a_time = FileLock(place / f".{name}.lock") if download else nullcontext()  # several processes may ask
     try:
-        return getattr(datasets, name)(Path(root).expanduser(), **arguments, **extra)
+        with one_at_a_time:
+            return getattr(datasets, name)(place, **arguments, **extra)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"torchvision reads {name} with {error.name}; run: pip install {error.name}"

@@ -18,14 +18,15 @@ class Told:
     """Epoch, loss, accuracy, images per second and time left: one live line, or a line now and then in a log file.
 
     Args:
-        console: quiet in all processes but the first
+        console: where it is shown
+        first: whether this is the process that writes
         file: one row per epoch; written by the first process
         epochs: of the whole run
         processes: that share each batch
     """
 
-    def __init__(self, console: Console, file: Path, epochs: int, processes: int) -> None:
-        self.console, self.file, self.epochs, self.processes = console, file, epochs, processes
+    def __init__(self, console: Console, file: Path, epochs: int, processes: int, first: bool) -> None:
+        self.console, self.file, self.epochs, self.processes, self.first = console, file, epochs, processes, first
         self.rows: list[Row] = []
         self._marks = {round(epochs * k / 10) for k in range(1, 11)} | {1}
         self._live = console.is_terminal and not console.quiet
@@ -60,7 +61,7 @@ class Told:
         """What came of the epoch; the first process writes it down."""
         seconds = time.perf_counter() - self._start
         self.rows.append({**row, "seconds": round(seconds, 3)})
-        if self.console.quiet:
+        if not self.first:
             return
         with in_place(self.file) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(self.rows[0]))

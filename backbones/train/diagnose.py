@@ -13,16 +13,17 @@ EXPLODED = 1000.0
 """a loss so many times the first one (or 1, if that was less) will not come back"""
 
 
-class NotFinite(ArithmeticError):
-    """A loss that is not finite, or has exploded; says which module it began in."""
+def diagnosis(value: float, first: float, model: nn.Module | None, images: Tensor) -> str | None:
+    """Why a training has failed, where it has: a loss that is not finite, or has exploded since the `first`.
 
-
-def check_loss(value: float, first: float, model: nn.Module, images: Tensor) -> None:
-    """NotFinite where training has failed, with the module that did it; `first` is the loss of the first step."""
+    With the module that began it; without a `model`, which may be in pieces, nothing is said of that.
+    """
     if math.isfinite(value) and value <= EXPLODED * max(first, 1.0):
-        return
+        return None
     what = f"the loss is {value:g}" + (f", from {first:g} at first" if math.isfinite(value) else "")
-    raise NotFinite(f"{what}; {first_bad(model, images) or 'all modules put out finite values'}")
+    if model is None:
+        return what
+    return f"{what}; {first_bad(model, images) or 'all modules put out finite values'}"
 
 
 def first_bad(model: nn.Module, images: Tensor) -> str | None:

@@ -1,5 +1,6 @@
 """The files of a run."""
 
+import hashlib
 import json
 import os
 import platform
@@ -11,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
+from backbones.data import Part
 from backbones.records import Options, Recipe
 from backbones.weights.file import in_place
 
@@ -77,44 +80,64 @@ def write_to_log(path: Path) -> int:
     return before
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `write_settings` wrote."""
+    return dict(json.loads((folder / SETTINGS_FILE).read_text()))
+
+
 def write_settings(
-    folder: Path, recipe: Recipe, options: Options, notes: Sequence[str], origin: Mapping[str, Any], images: int
+    folder: Path,
+    recipe: Recipe,
+    options: Options,
+    notes: Sequence[str],
+    origin: Mapping[str, Any],
+    began: Mapping[str, Any],
 ) -> None:
-    """What the run was asked to do, and with what; `images` is how many it trains on."""
+    """What the run was asked to do; `began` is with what it was started, which stays as it was when a run goes on."""
     told = {
         **origin,
-        "images": images,
+        **began,
         "recipe": asdict(recipe),
         "options": {**asdict(options), "output": str(folder)},
         "notes": list(notes),
-        **_here(),
     }
     with in_place(folder / SETTINGS_FILE) as temporary:
         Path(temporary).write_text(json.dumps(told, indent=2) + "\n")
 
 
-def check_images(folder: Path, images: int) -> None:
-    """ValueError where a run is to go on with another number of training images than it began with."""
-    before = json.loads((folder / SETTINGS_FILE).read_text()).get("images", images)
-    if before != images:
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written; for who holds the lock."""
+    for place in (folder, folder / CHECKPOINTS):
+        for path in place.glob(".*"):
+            if path.name != ".lock" and path.is_file():
+                path.unlink()
+
+
+def images_of(part: Part) -> dict[str, Any]:
+    """What tells whether the images of a part are those that they were, wherever they lie now."""
+    told = hashlib.blake2b(digest_size=16)
+    for index, label in enumerate(part.labels):
+        told.update(f"{label} {Path(part.where(index)).name}\n".encode())
+    return {"number": len(part), "digest": told.hexdigest()}
+
+
+def check_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """ValueError where a run is to go on with other training images than it began with."""
+    if before != now:
+        how = f"{before['number']:,} and {now['number']:,}" if before["number"] != now["number"] else "the same number"
         raise ValueError(
-            f"the run in {folder} was started with {before:,} training images and there are {images:,} now; put back "
-            "what is missing, or start a new run"
+            f"the training images are not those with which this run began ({how}); put back what is missing or was "
+            "changed, or start a new run"
         )
 
 
-def differences(folder: Path) -> str:
-    """What its figures depend on and is not as it was when the run was started; "" if all is."""
-    told, now = json.loads((folder / SETTINGS_FILE).read_text()), _here()
-    before = {**told.get("versions", {}), "machine": told.get("machine")}
-    after = {**now["versions"], "machine": now["machine"]}
-    return ", ".join(
-        f"{key} was {before.get(key)} and is {after[key]}" for key in after if before.get(key) != after[key]
-    )
+def here(processes: int) -> dict[str, Any]:
+    """What the last bits of a run depend on, beside its settings."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    versions = {name: version(name) for name in ("backbones", "torch", "torchvision", "lightning")}
+    return {**versions, "python": platform.python_version(), "device": device, "processes": processes}
 
 
-def _here() -> dict[str, Any]:
-    return {
-        "versions": {name: version(name) for name in ("backbones", "torch", "torchvision", "lightning")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",
-    }
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What `here` says otherwise than when the run was started; "" if nothing."""
+    return ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in now if before.get(key) != now[key])

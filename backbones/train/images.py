@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from backbones.data import Bad, Data, check_all
+from backbones.data import Bad, Data, check_all, workers_by_default
 from backbones.records import Options
 from backbones.train.folder import BAD_IMAGES
 from backbones.weights.file import in_place
@@ -16,13 +16,14 @@ MOST = 0.1
 """share of unusable images from which on something else is wrong than a few files"""
 
 
-def unusable(data: Data, options: Options, processes: int, console: Console) -> dict[tuple[str, int], Bad]:
+def unusable(data: Data, options: Options, console: Console) -> dict[tuple[str, int], Bad]:
     """The images that a run is to leave out, by part and number in the list of that part.
 
     ValueError that lists all of them, where the run is not to leave any out, or where they are more than a tenth.
     """
     parts = {name: part for name, part in data.parts.items() if name == "train" or part is not data.train}
     total = sum(len(part) for part in parts.values())
+    processes = workers_by_default() if options.workers is None else options.workers
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("looking at every image", total=total)
         found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}

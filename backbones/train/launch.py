@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
 
 import torch
 from lightning.fabric import Fabric
@@ -18,9 +17,7 @@ from torch import nn
 from backbones.layers import RandomPath
 from backbones.records import Options
 from backbones.train.shard import ShardedStrategy
-
-PATIENCE = timedelta(days=1)
-"""of the collective operations: the watch ends what hangs, far sooner"""
+from backbones.train.stopping import PATIENCE
 
 
 def started() -> tuple[int, int] | None:
@@ -76,13 +73,16 @@ def connect(model: nn.Module, options: Options) -> Fabric:
         logging.getLogger(name).setLevel(logging.WARNING)  # the console says what there is to say
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # advice on how else to start
-        fabric = Fabric(
-            accelerator="cuda" if gpu else "cpu",
-            devices=local if started() or not gpu else devices[:1],
-            num_nodes=nodes,
-            strategy=several if processes > 1 else "auto",
-            precision=options.precision,
-        )
+        try:
+            fabric = Fabric(
+                accelerator="cuda" if gpu else "cpu",
+                devices=local if started() or not gpu else devices[:1],
+                num_nodes=nodes,
+                strategy=several if processes > 1 else "auto",
+                precision=options.precision,
+            )
+        except RuntimeError as error:  # such as a job of several tasks that was not started by srun
+            raise ValueError(str(error)) from None
         fabric.launch()
     return fabric
 
@@ -98,7 +98,8 @@ def _devices(asked: str) -> list[int]:
     except ValueError:
         raise ValueError(f"--devices {asked}; give auto, a number, or numbers such as 0,2") from None
     if not found or min(found) < 0 or len(set(found)) < len(found) or (gpus and max(found) >= gpus):
-        raise ValueError(f"--devices {asked}; this machine has {gpus or 'no'} GPUs")
+        here = f"this machine has {gpus} GPUs" if gpus else "without a GPU, give the number of processes, 1 or more"
+        raise ValueError(f"--devices {asked}; {here}")
     return found
 
 

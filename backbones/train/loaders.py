@@ -14,6 +14,7 @@ from backbones.data import (
     Data,
     Part,
     colours_of,
+    end_workers,
     eval_transform,
     make_loader,
     preprocessing_for,
@@ -46,34 +47,36 @@ class Loaders:
         world_size: int,
         skipped: Path | None,
     ) -> None:
-        together = world_size * options.accumulate
-        if recipe.batch_size % together:
-            whole = max(1, round(recipe.batch_size / together)) * together
-            raise ValueError(
-                f"a batch of {recipe.batch_size} images cannot be shared evenly by {world_size} processes in "
-                f"{options.accumulate} parts each; give --batch-size {whole}"
-            )
+        batch_size = recipe.batch_size // (world_size * options.accumulate)
+        self.steps = max(1, len(data.train) // recipe.batch_size)
+        """of the optimiser, in an epoch: the images that do not fill a batch wait for another epoch"""
+        limit = self.steps * options.accumulate * batch_size
         self.workers = workers_by_default() if options.workers is None else options.workers
 
         def loader(part: Part, transform: Any, train: bool, skipped: Path | None = None) -> DataLoader[Any]:
             return make_loader(
                 part,
                 transform,
-                batch_size=recipe.batch_size // together,
+                batch_size=batch_size,
                 train=train,
                 seed=options.seed,
                 workers=self.workers,
                 rank=rank,
                 world_size=world_size,
                 skipped=skipped,
+                limit=limit if train else None,
             )
 
         self.size = preprocessing.size
         colours = colours_of(data.train) if recipe.lighting else None
         self.train = loader(data.train, train_transform(preprocessing, recipe, data.info, colours), True, skipped)
         self.val = loader(data.val, eval_transform(preprocessing), False) if data.val else None
-        self.steps = -(-len(self.train) // options.accumulate)
-        """of the optimiser, in an epoch"""
+
+    def close(self) -> None:
+        """End the processes that load images."""
+        for loader in (self.train, self.val):
+            if loader is not None:
+                end_workers(loader)
 
 
 def input_of(model: Backbone, data: Data, img_size: int | None = None) -> Preprocessing:
@@ -85,11 +88,16 @@ def input_of(model: Backbone, data: Data, img_size: int | None = None) -> Prepro
     return preprocessing_for(data.info, (side, side), model.in_channels, crop)
 
 
-@contextmanager
-def threads_beside(workers: int) -> Iterator[None]:
+def threads_beside(workers: int) -> int:
     """As many computing threads as processors are left: more would wait for the loading processes, spinning."""
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - workers))
+
+
+@contextmanager
+def computing_threads(number: int) -> Iterator[None]:
+    """So many within this block: the order of sums, and so the last bits of the weights, depend on it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - workers)))
+    torch.set_num_threads(number)
     try:
         yield
     finally:

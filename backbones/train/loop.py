@@ -1,9 +1,9 @@
 """Epochs, steps and validation. Where a run stands is a few numbers and tensors, so that it can go on from any step."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from backbones.records import Options, Recipe
 from backbones.train import shard
 from backbones.train.average import Average
 from backbones.train.console import Told
-from backbones.train.diagnose import NotFinite, check_loss
+from backbones.train.diagnose import diagnosis
 from backbones.train.folder import BEST
 from backbones.train.loaders import Loaders
 from backbones.train.loss import limit_filters, training_loss
@@ -92,16 +92,16 @@ class Loop:
         self.told.start(self.epoch)
         try:
             if self.step == 0:
-                self._save()
-                self.store.wait()
+                self._save(wait=True)
             while self.epoch < self.recipe.epochs and not self._waited_enough():
                 self._train_epoch()
                 self._end_epoch()
         except Stopped:
-            self._save()
+            self._save(wait=True)
             raise
         finally:
             self.told.stop()
+            self.loaders.close()
             self.store.wait()
 
     def state_dict(self, sums: Tensor) -> dict[str, Any]:
@@ -192,10 +192,8 @@ class Loop:
                 loss = training_loss(output, shares, self.recipe)
                 value = loss.item()
                 self.first_loss = self.first_loss or value
-                try:
-                    check_loss(value, self.first_loss, self.model, mixed)
-                except NotFinite as error:
-                    raise FloatingPointError(self._diverged(error)) from None
+                if failed := diagnosis(value, self.first_loss, None if self._blueprint else self.model, mixed):
+                    raise FloatingPointError(self._diverged(failed))
                 self.watch.at(self.step, "backward pass")
                 self.fabric.backward(loss * (len(labels) / images_here))
             logits = output.logits if isinstance(output, WithAux) else output
@@ -249,7 +247,7 @@ class Loop:
     # -- between epochs
 
     def _end_epoch(self) -> None:
-        self.watch.at(self.step, "validation")
+        self._save_if_due()  # validation may take long, and the system may not wait for its end
         loss, right, images = self.agreement.total(self.sums)
         row = {"epoch": self.epoch + 1, "train_loss": loss / images, "train_top1": 100 * right / images}
         with self.average.applied() if self.average else nullcontext():
@@ -265,23 +263,32 @@ class Loop:
             self.plateau.step(row["val_top1"] if self.loaders.val else row["train_loss"])
         self.told.epoch_ends({**row, "lr": self.optimiser.param_groups[0]["lr"]})
         self.epoch, self.done, self.sums = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
-        last = self.epoch == self.recipe.epochs or self._waited_enough()
-        if last or self.agreement.first(self.requests.seconds_since > self.saving / COST):
-            self._save()
+        if self.epoch == self.recipe.epochs or self._waited_enough():
+            self._save(wait=True)
+        else:
+            self._save_if_due()
 
     def _validate(self, loader: Any) -> dict[str, float]:
         """Each image once, over all processes, by the network of the first."""
         self._share_statistics()
         self._raise_drop_path()
         sums = torch.zeros(3, dtype=torch.float64)
+        common = len(loader.dataset) // self.fabric.world_size // loader.batch_size  # batches that all processes have
+        batches: Iterable[Batch] = loader
+        if self._blueprint:
+            shape = (self.model.in_channels, *self.loaders.size)
+            batches = chain(loader, shard.padding(loader, self.fabric.world_size, shape))
         with evaluating(self.model), torch.inference_mode(), self.fabric.autocast():
-            for images, labels in loader:
-                images, labels = self.fabric.to_device((images, labels))
-                logits = self.model(images)
-                loss = F.cross_entropy(logits.float(), labels, reduction="sum").item()
-                sums += torch.tensor([loss, (logits.argmax(1) == labels).sum().item(), len(labels)])
-                if not self._several and self.requests.signal:
-                    raise Stopped(self.requests.signal)
+            for number, batch in enumerate(batches):
+                self.watch.at(self.step, "validation")
+                pictures, labels = self.fabric.to_device(batch)
+                logits = self.model(pictures)[: len(labels)]
+                lost = F.cross_entropy(logits.float(), labels, reduction="sum").item()
+                sums += torch.tensor([lost, (logits.argmax(1) == labels).sum().item(), len(labels)])
+                stop = self.agreement.after_step()[0] if number < common else 0
+                if stop:
+                    raise Stopped(stop)
+        self.watch.at(self.step, "validation")
         loss, right, images = self.agreement.total(sums)
         return {"val_loss": loss / images, "val_top1": 100 * right / images}
 
@@ -309,8 +316,18 @@ class Loop:
 
     # -- what is left behind
 
-    def _save(self) -> None:
-        """A checkpoint of where all processes stand."""
+    def _save_if_due(self) -> None:
+        """Unless the last one was so short a time ago that this would cost more than 2 % of the time."""
+        if self.agreement.first(self.requests.seconds_since > self.saving / COST):
+            self._save()
+
+    def _save(self, wait: bool = False) -> None:
+        """A checkpoint of where all processes stand, beside what follows; left out while the last is being written.
+
+        With `wait` it is made in any case, and on the disk when this returns.
+        """
+        if not wait and self.agreement.first(self.store.busy):
+            return
         start = time.perf_counter()
         self.watch.at(self.step, "checkpoint")
         sums = self.agreement.gathered(self.sums)
@@ -318,14 +335,16 @@ class Loop:
             state = self.state_dict(sums)
         if self.fabric.is_global_zero:
             self.store.save(self.step, state)
+            if wait:
+                self.store.wait()
         self.saving = time.perf_counter() - start + self.store.seconds
         self.requests.saved()
 
-    def _diverged(self, error: NotFinite) -> str:
-        with_rate = max(group["lr"] for group in self.optimiser.param_groups)
-        good = self.store.last_good
-        kept = f"the last good checkpoint is {good.name}" if good else "there is no checkpoint yet"
+    def _diverged(self, failed: str) -> str:
+        highest = max(group["lr"] for group in self.optimiser.param_groups)
+        kept = self.store.last_good
+        told = f"the last checkpoint is {kept.name}, which may be spoilt already" if kept else "no checkpoint yet"
         return (
-            f"{error} in step {self.step + 1:,} (epoch {self.epoch + 1}, learning rate {with_rate:g}); {kept}. "
-            "Start again with a smaller --lr or with --clip-grad 1"
+            f"{failed}; in step {self.step + 1:,} (epoch {self.epoch + 1}, learning rate {highest:g}); {told}. Start "
+            f"again with a smaller --lr or with --clip-grad 1, and --weights .../{BEST} to start from the best so far"
         )

@@ -3,8 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,21 +29,37 @@ from backbones.train.folder import (
     METRICS_FILE,
     check_images,
     differences,
+    here,
+    images_of,
     is_first_process,
     locked,
     log_of,
     new_folder,
+    read_settings,
+    sweep,
     write_settings,
     write_to_log,
 )
 from backbones.train.images import each_once, unusable, write_list
-from backbones.train.loaders import Loaders, input_of, threads_beside
+from backbones.train.loaders import Loaders, computing_threads, input_of, threads_beside
 from backbones.train.loop import Loop
 from backbones.train.report import Result, write_report
 from backbones.train.stopping import Requests, Stopped
 from backbones.train.store import Store, holds_run
 from backbones.train.watch import RETRY, Watch
 
+BEGAN = ("images", "left_out", "threads", "here")
+"""of a run's settings: with what it began, and goes on"""
+LEAST = {
+    "accumulate": 1,
+    "workers": 0,
+    "nodes": 1,
+    "early_stop": 1,
+    "checkpoint_every_steps": 1,
+    "checkpoint_every_minutes": 0,
+    "snapshot_epochs": 1,
+    "hang_seconds": 1,
+}
 LOST = ("gloo", "nccl", "NCCL", "onnection")
 """words in the errors of a process that has lost another one"""
 
@@ -83,6 +99,7 @@ def fit(
     options = options or Options()
     console = (console or Console()) if is_first_process() else Console(quiet=True)
     recipe = check(recipe)
+    _check(options)
     if options.early_stop and data.val is None:
         raise ValueError("--early-stop watches the validation part, and there is none; add --val-split 0.1")
     preprocessing = input_of(model, data, options.img_size)
@@ -109,56 +126,93 @@ class _Run:
     console: Console
 
     def carry_out(self) -> Result:
-        start = time.perf_counter()
+        start, signalled = time.perf_counter(), 0
         self.fabric = launch.connect(self.model, self.options)
+        self._check_share()
+        self.folder, self.terminal = Path(), 2
+        self.watch = Watch(self.options.hang_seconds, self._tell, lambda rank: log_of(self.folder, rank))
         with ExitStack() as held:
-            self.folder, bad, state = _by_first(self.fabric, lambda: self._make_ready(held))
-            self.data = leave_out(self.data, bad)
-            loop = self._loop()
-            if state:
-                loop.load_state_dict(state)
-            with threads_beside(loop.loaders.workers), loop.requests.heard():
+            with self._told_of_errors():
+                self.folder, began, state = _by_first(self.fabric, lambda: self._make_ready(held))
+                self.data = _without(self.data, began["left_out"])
+                loop = self._loop()
+                if state:
+                    loop.load_state_dict(state)
+            with computing_threads(began["threads"]), loop.requests.heard(), self._told_of_errors():
                 try:
                     loop.run()
                 except Stopped as stopped:
-                    raise self._stopped(loop, stopped.number) from None
-                except Exception as error:
-                    _give_up(error, loop)
-                    raise
+                    signalled = stopped.number
+                    self._stop(loop)
+            if signalled:
+                _obey(signalled)
             self._keep_last(loop)
-            loop.watch.close()
+            self.watch.close()
             if not self.fabric.is_global_zero:
                 raise SystemExit(0)  # the first process tests and reports
             each_once(self.folder)
             return self._tested(loop, start)
 
-    def _make_ready(self, held: ExitStack) -> tuple[Path, list[Bad], State | None]:
-        """The folder, ours until `held` is left; images to leave out; where the run stood. In the first process."""
-        model, data, options = self.model, self.data, self.options
-        bad = unusable(data, options, workers_by_default(), self.console)
-        self._try(images := len(leave_out(data, list(bad.values())).train))
-        folder = Path(options.output) if options.output else new_folder(model.variant.name, data.info.name)
-        preflight.check_disk(folder, model)
-        held.enter_context(locked(folder))
-        state, said = None, list[str]()
+    def _check_share(self) -> None:
+        """Before anything is made: what depends on the number of processes."""
+        options, together = self.options, self.fabric.world_size * self.options.accumulate
+        if self.recipe.batch_size % together:
+            whole = max(1, round(self.recipe.batch_size / together)) * together
+            raise ValueError(
+                f"a batch of {self.recipe.batch_size} images cannot be shared evenly by {self.fabric.world_size} "
+                f"processes in {options.accumulate} parts each; give --batch-size {whole}"
+            )
+        if options.sync_batchnorm and self.fabric.device.type == "cpu":
+            raise ValueError("--sync-batchnorm works on GPUs; leave it out here")
+
+    def _make_ready(self, held: ExitStack) -> tuple[Path, dict[str, Any], State | None]:
+        """The folder, ours until `held` is left; what the run began with; where it stood. In the first process."""
+        options, said = self.options, list[str]()
+        now = here(self.fabric.world_size)
         if self.resume:
-            check_images(folder, images)
-            state, said = Store(folder / CHECKPOINTS).newest()
-            if other := differences(folder):
+            folder = Path(options.output or "")
+            held.enter_context(locked(folder))
+            began = {key: read_settings(folder)[key] for key in BEGAN}
+            if options.on_bad_image == "error":
+                unusable(self.data, options, self.console)
+            self._try(_without(self.data, began["left_out"]))
+            check_images(began["images"], images_of(_without(self.data, began["left_out"]).train))
+            self.store = Store(folder / CHECKPOINTS)
+            state, damaged = self.store.newest()
+            if other := differences(began["here"], now):
                 said.append(f"{other}: the weights will not be those of an uninterrupted run to the last bit")
-        if options.on_bad_image == "skip":
-            write_list(bad, folder)
+            said += damaged
+        else:
+            bad = unusable(self.data, options, self.console)
+            left_out = [one.where for one in bad.values()]
+            data = _without(self.data, left_out)
+            self._try(data)
+            folder = Path(options.output) if options.output else new_folder(self.model.variant.name, data.info.name)
+            preflight.check_disk(folder, self.model)
+            held.enter_context(locked(folder))
+            workers = workers_by_default() if options.workers is None else options.workers
+            told = {
+                "images": images_of(data.train),
+                "left_out": left_out,
+                "threads": threads_beside(workers),
+                "here": now,
+            }
+            began, state, self.store = told, None, Store(folder / CHECKPOINTS)
+            if options.on_bad_image == "skip":
+                write_list(bad, folder)
             if bad:
                 said.append(f"{len(bad):,} images cannot be used and are left out: {folder / BAD_IMAGES}")
         for sentence in said:
             self._say(f"note: {sentence}")
-        write_settings(folder, self.recipe, options, self.notes, self.origin, images)
-        return folder, list(bad.values()), state
+        self.store.folder.mkdir(exist_ok=True)
+        sweep(folder)
+        write_settings(folder, self.recipe, options, self.notes, self.origin, began)
+        return folder, began, state
 
-    def _try(self, images: int) -> None:
+    def _try(self, data: Data) -> None:
         """One step on a copy; says what is about to be trained, and for how long."""
         model, recipe, options, size = self.model, self.recipe, self.options, self.preprocessing.size
-        processes = self.fabric.world_size
+        processes, images = self.fabric.world_size, len(data.train)
         preflight.check_memory(model, size, recipe, options, processes)
         try:
             seconds = preflight.check_step(model, size, recipe, options, images, processes)
@@ -166,7 +220,7 @@ class _Run:
             if not preflight.is_memory(error):
                 raise
             raise preflight.does_not_fit(model, size, recipe, options, processes) from None
-        steps = -(-images // recipe.batch_size)
+        steps = max(1, images // recipe.batch_size)
         self._say(
             f"{model.variant.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
             f"{images:,} images, {recipe.epochs} epochs of {steps} steps, "
@@ -177,37 +231,50 @@ class _Run:
         """The run of this process, ready to start."""
         fabric, folder, options = self.fabric, self.folder, self.options
         first, rank, processes = fabric.is_global_zero, fabric.global_rank, fabric.world_size
-        terminal = 2 if first else write_to_log(log_of(folder, rank))
+        if not first:
+            self.terminal, self.store = write_to_log(log_of(folder, rank)), Store(folder / CHECKPOINTS)
         if options.sync_batchnorm:
-            if fabric.device.type == "cpu":
-                raise ValueError("--sync-batchnorm works on GPUs; leave it out here")
             torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
-        store, skipped = Store(folder / CHECKPOINTS), folder / BAD_IMAGES if options.on_bad_image == "skip" else None
-        if first:
-            store.folder.mkdir(exist_ok=True)
-            store.sweep()
+        skipped = folder / BAD_IMAGES if options.on_bad_image == "skip" else None
         return Loop(
             fabric,
             self.model,
             self.recipe,
             options,
             Loaders(self.data, self.preprocessing, self.recipe, options, rank, processes, skipped),
-            store,
+            self.store,
             Requests(options.checkpoint_every_minutes, clock=first),
-            Told(self.console, folder / METRICS_FILE, self.recipe.epochs, processes),
-            Watch(options.hang_seconds, lambda text: _write(terminal, text), lambda of: log_of(folder, of)),
+            Told(self.console, folder / METRICS_FILE, self.recipe.epochs, processes, first),
+            self.watch,
             self._save,
         )
 
-    def _stopped(self, loop: Loop, number: int) -> BaseException:
-        """What to raise after a signal, once what was trained so far is saved."""
-        loop.watch.close()
+    def _stop(self, loop: Loop) -> None:
+        """After a signal: what was trained so far is saved, and the user told how to go on."""
+        self.watch.close()
         network = loop.whole()
         if self.fabric.is_global_zero:
             self._save(LAST, network, {"epoch": loop.epoch})
-        where = f"stopped in epoch {loop.epoch + 1}, after {loop.done} of its {loop.loaders.steps} steps"
+        where = f"stopped in epoch {loop.epoch + 1}, after step {loop.step}"
         self._say(f"{where}; go on with: backbones train --resume {self.folder}")
-        return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+    @contextmanager
+    def _told_of_errors(self) -> Iterator[None]:
+        """Tell the other processes of an error; raise what a user can act on, where the error itself is not that."""
+        try:
+            yield
+        except Exception as error:
+            if any(word in str(error) for word in LOST) and (culprit := self.watch.culprit()):
+                self._tell(culprit)
+                raise SystemExit(RETRY) from None
+            advice = None
+            if isinstance(error, RuntimeError) and preflight.is_memory(error):
+                size, processes = self.preprocessing.size, self.fabric.world_size
+                advice = preflight.does_not_fit(self.model, size, self.recipe, self.options, processes)
+            self.watch.close(f"{type(error).__name__}: {advice or error}" if self.folder.name else "done")
+            if advice:
+                raise advice from None
+            raise
 
     def _keep_last(self, loop: Loop) -> None:
         with loop.average.applied() if loop.average else nullcontext():
@@ -219,7 +286,11 @@ class _Run:
 
     def _tested(self, loop: Loop, start: float) -> Result:
         """The best network on the part that was kept for that, and the report."""
-        data, best = self.data, factory.load(self.folder / BEST)
+        kept = self.folder / BEST
+        if not kept.exists():
+            self._say(f"note: {kept} is gone; the last network is tested in its place")
+            kept = self.folder / LAST
+        data, best = self.data, factory.load(kept)
         part, name = (data.test, "test") if data.test else (data.val, "val") if data.val else (data.train, "train")
         tested = Member(best.to(self.fabric.device), prepare("single", self.preprocessing))
         collected = answers([tested], part, self.recipe.batch_size, self.options.workers)
@@ -240,6 +311,10 @@ class _Run:
             metrics=metrics,
             data=self.data.info.name,
         )
+
+    def _tell(self, text: str) -> None:
+        """To the user, also from a process whose output goes to its log."""
+        os.write(self.terminal, f"{text}\n".encode())
 
     def _say(self, sentence: str) -> None:
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -262,16 +337,21 @@ def _by_first(fabric: Fabric, work: Callable[[], T]) -> T:
     return found
 
 
-def _write(handle: int, text: str) -> None:
-    os.write(handle, f"{text}\n".encode())
+def _without(data: Data, left_out: Sequence[str]) -> Data:
+    return leave_out(data, [Bad(where, "") for where in left_out])
 
 
-def _give_up(error: Exception, loop: Loop) -> None:
-    """Tell the other processes; raise what a user can act on, where the error itself is not that."""
-    if any(word in str(error) for word in LOST) and (culprit := loop.watch.culprit()):
-        loop.watch.tell(culprit)
-        raise SystemExit(RETRY) from None
-    loop.watch.close(f"{type(error).__name__}: {error}")
-    if isinstance(error, RuntimeError) and preflight.is_memory(error):
-        size = loop.loaders.size
-        raise preflight.does_not_fit(loop.model, size, loop.recipe, loop.options, loop.fabric.world_size) from None
+def _obey(number: int) -> None:
+    """End as the signal asks, now that all is saved; whoever listened to SIGUSR2 before us, listens again."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if number == signal.SIGUSR2:
+        os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)
+
+
+def _check(options: Options) -> None:
+    """ValueError for options that cannot be followed."""
+    for name, least in LEAST.items():
+        if (value := getattr(options, name)) is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} {value}; give {least} or more")

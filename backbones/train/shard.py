@@ -1,8 +1,9 @@
 """Weights, gradients and the optimiser's state cut in pieces over the processes (fully sharded data parallel)."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -99,6 +100,13 @@ def load_states(model: nn.Module, optimiser: Optimizer, states: tuple[dict[str, 
 def in_one_piece(tensor: Tensor) -> Tensor:
     """A piece and all the others; anything else as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def padding(loader: Any, processes: int, shape: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches that count for nothing, for a process that has fewer of evaluation than another: all must take part."""
+    most = -(-len(loader.dataset) // processes)
+    missing = -(-most // loader.batch_size) - len(loader)
+    return repeat((torch.zeros(1, *shape), torch.zeros(0, dtype=torch.long)), missing)
 
 
 def piece_of(tensor: Tensor) -> Tensor:

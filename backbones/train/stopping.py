@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor, distributed
 
 AGAIN = 1.0
 """seconds between two signals that are not one, which a terminal and a launcher both passed on"""
+
+
+PATIENCE = timedelta(days=1)
+"""of the collective operations: the watch ends what hangs, far sooner"""
 
 
 class Stopped(BaseException):
@@ -35,8 +40,11 @@ class Requests:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """SIGINT and SIGTERM are remembered, not obeyed, within this block."""
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        """SIGINT and SIGTERM are remembered, not obeyed, within this block; SIGUSR2 too, if somebody listens to it."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if callable(signal.getsignal(signal.SIGUSR2)):
+            numbers.append(signal.SIGUSR2)
+        before = {number: signal.signal(number, self._hear) for number in numbers}
         try:
             yield
         finally:
@@ -70,7 +78,7 @@ class Agreement:
     def __init__(self, requests: Requests) -> None:
         self.requests = requests
         several = distributed.is_initialized()
-        self._group: Any = distributed.new_group(backend="gloo") if several else None
+        self._group: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if several else None
         self._asked: tuple[Tensor, Any] | None = None
 
     def after_step(self) -> tuple[int, int]:

@@ -35,6 +35,11 @@ class Store:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a generation is still being written."""
+        return self._pending is not None and not self._pending.done()
+
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Copy the state now and write it beside what follows. OSError if the one before could not be written."""
         self.wait()
@@ -56,27 +61,24 @@ class Store:
     def newest(self) -> tuple[dict[str, Any], list[str]]:
         """The state of the newest generation that is whole, and a sentence for each newer one that is not.
 
-        A damaged file is set aside under another name. FileNotFoundError where none is left.
+        A damaged file is then set aside under another name. FileNotFoundError where none is whole; OSError where one
+        cannot be read, which may pass.
         """
-        said: list[str] = []
+        damaged: dict[Path, str] = {}
         for path in self._generations():
+            path.open("rb").close()
             try:
                 told, tensors = read_committed(path, FORMAT)
                 state = _unpack(json.loads(told), tensors)
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                aside = path.with_suffix(".damaged")
-                said.append(f"{path.name} is damaged and set aside as {aside.name} ({error})")
-                path.replace(aside)
+            except (ValueError, KeyError, TypeError) as error:
+                damaged[path] = str(error)
                 continue
             self.last_good = path
-            return state, said
-        listed = "".join(f"\n  {one}" for one in said)
+            for bad in damaged:
+                bad.replace(bad.with_suffix(".damaged"))
+            return state, [f"{bad.name} is damaged and set aside ({why})" for bad, why in damaged.items()]
+        listed = "".join(f"\n  {bad.name}: {why}" for bad, why in damaged.items())
         raise FileNotFoundError(f"no whole checkpoint in {self.folder}; start the run again in another folder{listed}")
-
-    def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
-        for path in self.folder.glob(f".{PATTERN}*"):
-            path.unlink()
 
     def _commit(self, step: int, tensors: Mapping[str, Tensor], told: str) -> None:
         path, start = self.folder / PATTERN.replace("*", f"{step:09d}"), time.perf_counter()

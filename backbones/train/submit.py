@@ -8,6 +8,8 @@ from submitit import AutoExecutor
 from submitit.helpers import DelayedSubmission
 
 from backbones.records import Options
+from backbones.train.folder import CHECKPOINTS
+from backbones.train.store import holds_run
 
 QUEUED_AGAIN = 1000
 """times at most"""
@@ -29,7 +31,7 @@ class Command:
 
     def checkpoint(self) -> DelayedSubmission:
         """The job's time is nearly over: what to do when it is queued again. What is on the disk by then is whole."""
-        begun = (self.folder / "checkpoints").is_dir()
+        begun = holds_run(self.folder / CHECKPOINTS)
         return DelayedSubmission(Command(["--resume", str(self.folder)] if begun else self.arguments, self.folder))
 
 

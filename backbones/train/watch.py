@@ -21,10 +21,10 @@ BEAT = 2.0
 SILENT = 20.0
 """seconds without one, after which a process counts as dead"""
 FIRST_STEP = 600.0
-"""seconds that the first step may take, in which libraries compile and connect"""
+"""seconds that the first step of a process may take, in which libraries compile and connect"""
 TAIL = 30
 """lines of a log that are shown"""
-PHASES = ("loading images", "forward pass", "backward pass", "update", "checkpoint", "validation")
+PHASES = ("checkpoint", "validation", "loading images", "forward pass", "backward pass", "update")
 """of a step, in their order: of several processes that stand still, the one furthest behind holds up the others"""
 RETRY = 75
 """exit code of a process that ends because another one did: the run can go on from its last checkpoint"""
@@ -48,7 +48,8 @@ class Watch:
     """Does nothing where there is one process.
 
     Args:
-        hang_seconds: without progress, after which a process counts as hanging; 5 times the longest so far, if more
+        hang_seconds: without progress, after which a process counts as hanging; 5 times as long as anything took so
+            far, if that is more. What is done before the first step may take as long as it does
         tell: shows the user a message, also from a process whose own output goes to its log
         log: of each process
     """
@@ -56,6 +57,7 @@ class Watch:
     def __init__(self, hang_seconds: float, tell: Callable[[str], None], log: Callable[[int], Path]) -> None:
         self._least, self.tell, self._log = hang_seconds, tell, log
         self._step, self._phase, self._since, self._longest, self._end = -1, 0, time.monotonic(), 0.0, ""
+        self._steps = 0  # of this process
         self._others: dict[int, Sign] = {}
         self._heard: dict[int, float] = {}  # when the sign of each process was last a new one
         self._over = threading.Event()
@@ -72,8 +74,9 @@ class Watch:
     def at(self, step: int, phase: str) -> None:
         """This process has come so far."""
         now = time.monotonic()
-        if self._step >= 1:  # what a first step takes says nothing of the others
+        if self._steps > 1:  # what a first step takes says nothing of the others
             self._longest = max(self._longest, now - self._since)
+        self._steps += step != self._step
         self._step, self._phase, self._since = step, PHASES.index(phase), now
 
     def close(self, why: str = "done") -> None:
@@ -127,9 +130,9 @@ class Watch:
             if not sign.end and now - self._heard[rank] > SILENT:
                 return rank, f"gave no sign of life for {SILENT:.0f} s"
         self._others = signs
-        limit = max(self._least, 5 * self._longest) if self._step >= 1 else max(self._least, FIRST_STEP)
+        limit = max(self._least, 5 * self._longest if self._steps > 1 else FIRST_STEP)
         living = {rank: sign for rank, sign in signs.items() if not sign.end}
-        if living and all(sign.still > limit for sign in living.values()):
+        if self._steps and living and all(sign.still > limit for sign in living.values()):
             behind = min(living, key=lambda rank: (living[rank].step, living[rank].phase))
             return behind, f"has not gone on for {living[behind].still:.0f} s"
         return None

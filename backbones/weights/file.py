@@ -14,6 +14,7 @@ from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, uint8
 
@@ -36,7 +37,10 @@ def commit(path: str | PathLike[str], state: Mapping[str, Tensor], form: str, to
     """
     metadata = {"format": form, "checkpoint": told, "digest": _digest(state, told)}
     with in_place(path) as temporary:
-        save_file(dict(state), temporary, metadata)
+        try:
+            save_file(dict(state), temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from None
         if _digest(read_tensors(temporary, read_header(temporary)[0]), told) != metadata["digest"]:
             raise OSError(f"what was written to {path} reads back differently; the disk or the memory is failing")
 

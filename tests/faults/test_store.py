@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from backbones.train.folder import CHECKPOINTS, sweep
 from backbones.train.store import KEPT, PATTERN, Store
 from backbones.weights import file as weights_file
 from backbones.weights import header as weights_header
@@ -141,8 +142,7 @@ def test_a_failure_at_every_file_operation(tmp_path: Path) -> None:
             assert "the checkpoint of step 3 could not be written" in said, name
         save(folder, 4)
         assert Store(folder).newest()[0]["step"] == 4
-        Store(folder).sweep()
-        assert {path.name[:4] for path in folder.iterdir()} == {"step"}
+        assert {path.name[:4] for path in folder.glob("[!.]*")} == {"step"}
 
 
 @pytest.mark.parametrize("room", [0, 100, 2000, 4000])
@@ -220,7 +220,31 @@ def test_a_folder_that_became_read_only(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_half_written_files_are_swept_away(tmp_path: Path) -> None:
+    folder = tmp_path / CHECKPOINTS
+    save(folder, 1)
+    (folder / ".step-000000002.safetensors.abc").write_bytes(b"half")
+    (tmp_path / ".best.safetensors.abc").write_bytes(b"half")
+    (tmp_path / ".lock").touch()
+    sweep(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["step-000000001.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINTS, ".lock"}
+
+
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files, a network that is away: the error is raised, and the files stay what they are."""
     save(tmp_path, 1)
-    (tmp_path / ".step-000000002.safetensors.abc").write_bytes(b"half")
-    Store(tmp_path).sweep()
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.safetensors"]
+    save(tmp_path, 2)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            Store(tmp_path).newest()
+    assert same(Store(tmp_path).newest()[0], state(2))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileNotFoundError, match="no whole checkpoint"):
+        Store(tmp_path).newest()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors"] * 2
