@@ -243,7 +243,7 @@ class Options:
     on_bad_image: Literal["error", "skip"] = "error"
     """what to do with images that cannot be read: say so before the start, or leave them out and list them"""
     hang_seconds: float = 45.0
-    """end a run whose processes stand still for so long, or 5 times the longest step so far"""
+    """end a run whose processes stand still for so long, or 5 times as long as anything took so far"""
     early_stop: int | None = None
     """stop after so many epochs without a better validation accuracy"""
 
