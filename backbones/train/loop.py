@@ -75,7 +75,7 @@ class Loop:
             model.freeze(recipe.freeze_stages)
         if recipe.bn_momentum is not None:
             set_norm_momentum(model, recipe.bn_momentum)
-        self._blueprint = shard.blueprint(model) if options.strategy == "fsdp" else None
+        self._blueprint = shard.blueprint(model) if options.strategy == "fsdp" and fabric.world_size > 1 else None
         self.net = fabric.setup_module(model)
         self.optimiser = make_optimiser(model, recipe)
         for group in self.optimiser.param_groups:
