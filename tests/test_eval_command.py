@@ -134,3 +134,32 @@ def test_torchrun(run, files: tuple[Path, Path]) -> None:  # type: ignore[no-unt
     done = subprocess.run([*started, *args], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout == run(*args)[1], "printed once, the same"
+
+
+def test_a_run_is_tested_on_the_images_that_it_held_out(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """20 images, of which training saw 16: `eval` counts the other four, and says so where it counts all."""
+    for i in range(20):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), 12 * i).save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    data, model = f"folder:{tmp_path / 'photos'}", backbones.create_model("lenet5.modern", num_classes=2, seed=0)
+    for name, share in (("one", 0.2), ("two", 0.4)):
+        (tmp_path / name).mkdir()
+        backbones.save(model, tmp_path / name / "best.safetensors", classes=("a", "b"), preprocessing=TOLD)
+        (tmp_path / name / "recipe.json").write_text(json.dumps({"data": data, "val_split": share}))
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert evaluated(run, one, "--data", data)["images"] == 4
+    monkeypatch.chdir(tmp_path)
+    assert evaluated(run, one / "best.safetensors", "--data", "folder:./photos", "--val-split", "0.2")["images"] == 4
+    assert not caplog.text
+    for args in (("--val-split", "0.4"), (str(two),)):
+        code, _, err = run("eval", str(one), *args, "--data", data, "--workers", "0")
+        assert code == 2
+        assert "val is not the same images for all" in err
+    (one / "best.safetensors").rename(tmp_path / "alone.safetensors")
+    assert evaluated(run, "alone.safetensors", "--data", data)["images"] == 20
+    assert "all training images of folder:" in caplog.text
+    (two / "recipe.json").write_text("[]")
+    code, _, err = run("eval", str(two), "--data", data)
+    assert (code, "recipe.json is not what a run wrote" in err) == (2, True)
