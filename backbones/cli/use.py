@@ -75,8 +75,8 @@ def evaluate(
         if images is None:
             raise ValueError(f"{data} has no {name} part ({opened.info.split}); give another --part")
         if name != "test" and len(set(splits.values())) > 1:
-            told = ", ".join(f"{who} {split:g}" for who, split in splits.items())
-            raise ValueError(f"{name} is not the same images for all: of {data} they held out {told}; test them apart")
+            shares = ", ".join(f"{who} {split:g}" for who, split in splits.items())
+            raise ValueError(f"{name} is not the same images for all: of {data} they held out {shares}; test them apart")
         if images is opened.train:
             log.warning("these are all training images of %s: a network that learned them looks too good", data)
         members = []
@@ -183,7 +183,7 @@ def _splits(sources: Sequence[str], data: str) -> dict[str, float]:
             if _resolved(told["data"]) == _resolved(data):
                 splits[source] = float(told["val_split"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{file} is not what a run wrote ({type(error).__name__}: {error}); move it away") from None
+            raise ValueError(f"{file} is not what a run wrote ({error!r}); move it away") from None
     return splits
 
 
