@@ -75,8 +75,17 @@ def test_protocols_are_told(run, files: tuple[Path, Path], caplog: pytest.LogCap
         (("resnet18",), "1 sources, 1 of them names of networks, and 0 --weights"),
         ((str(files[0]), "--weights", "x.pth"), "0 of them names of networks, and 1 --weights"),
         ((str(files[0]), "--csv", "no/such/folder.csv"), "no folder"),
+        ((str(files[0]), "--csv", str(files[0].parent)), "is a folder; give a file in it"),
+        ((str(files[0]), "--workers", "-1"), "workers=-1; give a number of processes"),
+        (
+            (str(files[0]), "--protocol", "dense", "--scales", "0"),
+            "(0,): the shorter side of an image must be 1 or more\n",
+        ),
     ):
-        code, _, err = run("eval", *args, "--data", "digits", "--workers", "0")
+        code, _, err = run("eval", "--workers", "0", *args, "--data", "digits")
+        assert (code, said in err) == (2, True), (args, err)
+    for args, said in ((("--top", "0", "x.png"), "--top 0; give how many"), ((), "no images; give some")):
+        code, _, err = run("predict", str(files[0]), *args)
         assert (code, said in err) == (2, True), (args, err)
 
 
@@ -156,7 +165,7 @@ def test_a_run_is_tested_on_the_images_that_it_held_out(  # type: ignore[no-unty
     for args in (("--val-split", "0.4"), (str(two),)):
         code, _, err = run("eval", str(one), *args, "--data", data, "--workers", "0")
         assert code == 2
-        assert "val is not the same images for all" in err
+        assert "val means other images for each" in err
     (one / "best.safetensors").rename(tmp_path / "alone.safetensors")
     assert evaluated(run, "alone.safetensors", "--data", data)["images"] == 20
     assert "all training images of folder:" in caplog.text

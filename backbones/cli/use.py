@@ -76,7 +76,7 @@ def evaluate(
             raise ValueError(f"{data} has no {name} part ({opened.info.split}); give another --part")
         if name != "test" and len(set(splits.values())) > 1:
             shares = ", ".join(f"{who} {split:g}" for who, split in splits.items())
-            raise ValueError(f"{name} is not the same images for all: of {data} they held out {shares}; test them apart")
+            raise ValueError(f"{name} means other images for each: they held out {shares} of {data}; test each alone")
         if images is opened.train:
             log.warning("these are all training images of %s: a network that learned them looks too good", data)
         members = []
@@ -145,8 +145,10 @@ def predict(
 
     from backbones.data import eval_transform, read_image
 
-    if top < 1 or not images:
-        raise ValueError("give at least one image, and --top 1 or more")
+    if not images:
+        raise ValueError(f"no images; give some, as in: backbones predict {source} photo.jpg")
+    if top < 1:
+        raise ValueError(f"--top {top}; give how many classes to name, 1 or more")
     model, preprocessing = _load(source)
     told = model.checkpoint
     transform, results, unread = eval_transform(preprocessing), list[dict[str, Any]](), list[str]()

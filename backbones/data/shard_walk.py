@@ -131,8 +131,7 @@ def _samples(file: BinaryIO, size: int, stream: bool) -> Iterator[Sample]:
             if f".{ending.lower()}" in EXTENSIONS:
                 if image:
                     raise ValueError(f"{key} has two images, {image[2]} and {member.name}; give each its own name")
-                known = not isinstance(member, Header) or member.may_be(member.name)
-                image = (member.offset_data, member.size, member.name if known else member.plain)
+                image = (member.offset_data, member.size, _shown(member))
             elif ending in ("cls", "json") and label is None:
                 if member.size > MOST_LABEL:
                     raise ValueError(f"{member.name} has {member.size:,} bytes, too many for a label; write it anew")
@@ -140,6 +139,11 @@ def _samples(file: BinaryIO, size: int, stream: bool) -> Iterator[Sample]:
                 label = _label(member.name, content.read() if content else b"")
     if key:
         yield _sample(key, image, label)
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    """The name by which the header before the image is known again."""
+    return member.plain if isinstance(member, Header) and not member.may_be(member.name) else member.name
 
 
 def _sample(key: str, image: tuple[int, int, str] | None, label: int | None) -> Sample:
