@@ -169,6 +169,6 @@ def test_a_run_is_tested_on_the_images_that_it_held_out(  # type: ignore[no-unty
     (one / "best.safetensors").rename(tmp_path / "alone.safetensors")
     assert evaluated(run, "alone.safetensors", "--data", data)["images"] == 20
     assert "all training images of folder:" in caplog.text
-    (two / "recipe.json").write_text("[]")
+    (two / "recipe.json").write_text("{")
     code, _, err = run("eval", str(two), "--data", data)
     assert (code, "recipe.json is not what a run wrote" in err) == (2, True)

@@ -266,12 +266,19 @@ def test_samples_that_cannot_be(tmp_path: Path, members: dict[str, bytes], said:
         open_data(f"wds:{tar(tmp_path / 'train-0.tar', **members)}", whole=True)
 
 
+@pytest.mark.parametrize("size", [1 << 33, -1024])
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_huge_headers_are_not_read(tmp_path: Path, kind: bytes) -> None:
-    header = tarfile.TarInfo("huge")
-    header.type, header.size = kind, 1 << 33
+def test_headers_of_impossible_size_are_not_read(tmp_path: Path, kind: bytes, size: int) -> None:
+    header = tarfile.TarInfo("odd")
+    header.type, header.size = kind, size
     (tmp_path / "train-0.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
-    with pytest.raises(ValueError, match=r"train-0.tar is not a whole plain tar file \(huge is a header of 8,589,"):
+    with pytest.raises(ValueError, match=rf"train-0.tar is not a whole .* header odd tells of {size:,} bytes"):
+        open_data(f"wds:{tmp_path / 'train-0.tar'}", whole=True)
+    with tarfile.open(tmp_path / "train-0.tar", "w") as file:  # a name of its own, and a size: back to its start
+        member = tarfile.TarInfo("a.jpg")
+        member.pax_headers = {"size": "-2048"}
+        file.addfile(member)
+    with pytest.raises(ValueError, match=r"train-0.tar is not a whole .*a.jpg has -2,048 bytes"):
         open_data(f"wds:{tmp_path / 'train-0.tar'}", whole=True)
 
 

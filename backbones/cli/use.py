@@ -182,10 +182,10 @@ def _splits(sources: Sequence[str], data: str) -> dict[str, float]:
             continue
         try:
             told = json.loads(file.read_text())
-            if _resolved(told["data"]) == _resolved(data):
-                splits[source] = float(told["val_split"])
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{file} is not what a run wrote ({error!r}); move it away") from None
+        except ValueError as error:
+            raise ValueError(f"{file} is not what a run wrote ({error}); move it away") from None
+        if _resolved(told.get("data", "")) == _resolved(data):
+            splits[source] = float(told.get("val_split", 0.0))
     return splits
 
 

@@ -43,8 +43,8 @@ class Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
-        if header.type in LONG and header.size > MOST_HEADER:
-            raise tarfile.ReadError(f"{header.name} is a header of {header.size:,} bytes")
+        if header.size < 0 or (header.type in LONG and header.size > MOST_HEADER):
+            raise tarfile.ReadError(f"the header {header.name} tells of {header.size:,} bytes")
         header.plain = header.name
         return header
 
@@ -120,6 +120,8 @@ def _samples(file: BinaryIO, size: int, stream: bool) -> Iterator[Sample]:
     key, image, label = "", None, None
     with tarfile.open(fileobj=file, mode="r|" if stream else "r:", tarinfo=Header, encoding="utf-8") as tar:
         for member in tar:
+            if member.size < 0:
+                raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes")
             folder, _, base = member.name.rpartition("/")
             stem, dot, ending = base.partition(".")
             if not member.isfile() or not stem or not dot:
