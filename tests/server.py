@@ -26,6 +26,8 @@ class Page:
     """bytes after which nothing comes"""
     stall_at_once: bool = False
     """not even headers come"""
+    length: bool = True
+    """whether it tells how long it is"""
     ranges: bool = True
     """whether pieces are sent when asked for"""
     pause: float = 0.0
@@ -42,6 +44,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.pages: dict[str, Page] = {}
         self.seen: list[tuple[str, str, str]] = []
+        self.proxied: list[str] = []
+        """what requests say to a proxy"""
         self.connections = 0
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -83,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         if not self.path.startswith("/api/"):  # the hub's client asks for news of its own
             self.server.seen.append((self.command, self.path, asked))
+            self.server.proxied.append(self.headers.get("Proxy-Authorization", ""))
         missing = Page(status=404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         page = self.server.pages.get(self.path, missing)
         if page.stall_at_once:
@@ -100,7 +105,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         if start or last:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(page.body)}")
-        self.send_header("Content-Length", str(end - start))
+        if page.length:
+            self.send_header("Content-Length", str(end - start))
+        else:
+            self.close_connection = True
         self.end_headers()
         if body:
             self.send(page, start, end)

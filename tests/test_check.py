@@ -1,5 +1,6 @@
 """Every image is decoded, once; what cannot be used is listed exactly, and can be left out."""
 
+import errno
 import json
 import os
 import re
@@ -103,6 +104,40 @@ def test_leave_out(tmp_path: Path) -> None:
     assert data.val is not None
     with pytest.raises(ValueError, match="none of the 60 images of val can be used"):
         leave_out(data, [Bad(data.val.where(i), "") for i in range(60)])
+
+
+def test_one_file_that_the_system_refuses_is_one_bad_image(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A link to itself is listed, and what is no file at all, such as a pipe, is not waited for."""
+    hostile_folder(tmp_path / "photos", 20, share=0)
+    loop = tmp_path / "photos/train/cat/loop.jpg"
+    loop.symlink_to("loop.jpg")
+    os.mkfifo(tmp_path / "photos/train/cat/pipe.jpg")
+    data = open_data(f"folder:{tmp_path / 'photos'}")
+    assert len(data.train) == 21
+    (one,) = check_all(data.train)
+    assert (one.where, "symbolic links; repair or remove it" in one.reason) == (str(loop), True)
+    assert dict(leave_out(data, [one]).info.images) == {"train": 20, "val": 20}
+    with pytest.raises(ValueError, match="workers=-1; give a number of processes"):
+        check_all(data.train, -1)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_fault_of_the_system_is_not_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """No more files may be open: that says nothing of an image; that this one cannot be read does."""
+
+    def fails(*args: object, **words: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    hostile_folder(tmp_path, 2, share=0, parts=("train",))
+    part = open_data(f"folder:{tmp_path}").train
+    monkeypatch.setattr("backbones.data.decode.Image.open", fails)
+    if number == errno.EIO:
+        assert len(check_all(part)) == 2
+        return
+    with pytest.raises(OSError, match="Too many open files"):
+        check_all(part)
 
 
 def test_the_command(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:

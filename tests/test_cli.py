@@ -177,7 +177,7 @@ def test_weights_there_and_back(run, tmp_path: Path) -> None:  # type: ignore[no
     assert not (tmp_path / "x.txt").exists()
 
 
-def test_eval(run, trained: Path) -> None:  # type: ignore[no-untyped-def]
+def test_eval(run, trained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = run("eval", str(trained), "--data", "digits", "--json")
     assert code == 0
     figures = json.loads(out)
@@ -189,7 +189,10 @@ def test_eval(run, trained: Path) -> None:  # type: ignore[no-untyped-def]
     )
     for said in ("top-1", "top-5", "cross entropy", "calibration error", "class 9", "130"):
         assert said in out
-    code, _, err = run("eval", str(trained), "--data", "digits", "--part", "val")
+    code, out, _ = run("eval", str(trained), "--data", "digits", "--part", "val", "--json")
+    assert (code, json.loads(out)["images"]) == (0, 130), "the run knows what it held out"
+    shutil.copy(trained / "last.safetensors", tmp_path)
+    code, _, err = run("eval", str(tmp_path / "last.safetensors"), "--data", "digits", "--part", "val")
     assert (code, "has no val part" in err) == (2, True)
 
 

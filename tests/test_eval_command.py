@@ -75,8 +75,17 @@ def test_protocols_are_told(run, files: tuple[Path, Path], caplog: pytest.LogCap
         (("resnet18",), "1 sources, 1 of them names of networks, and 0 --weights"),
         ((str(files[0]), "--weights", "x.pth"), "0 of them names of networks, and 1 --weights"),
         ((str(files[0]), "--csv", "no/such/folder.csv"), "no folder"),
+        ((str(files[0]), "--csv", str(files[0].parent)), "is a folder; give a file in it"),
+        ((str(files[0]), "--workers", "-1"), "workers=-1; give a number of processes"),
+        (
+            (str(files[0]), "--protocol", "dense", "--scales", "0"),
+            "(0,): the shorter side of an image must be 1 or more\n",
+        ),
     ):
-        code, _, err = run("eval", *args, "--data", "digits", "--workers", "0")
+        code, _, err = run("eval", "--workers", "0", *args, "--data", "digits")
+        assert (code, said in err) == (2, True), (args, err)
+    for args, said in ((("--top", "0", "x.png"), "--top 0; give how many"), ((), "no images; give some")):
+        code, _, err = run("predict", str(files[0]), *args)
         assert (code, said in err) == (2, True), (args, err)
 
 
@@ -134,3 +143,32 @@ def test_torchrun(run, files: tuple[Path, Path]) -> None:  # type: ignore[no-unt
     done = subprocess.run([*started, *args], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout == run(*args)[1], "printed once, the same"
+
+
+def test_a_run_is_tested_on_the_images_that_it_held_out(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """20 images, of which training saw 16: `eval` counts the other four, and says so where it counts all."""
+    for i in range(20):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), 12 * i).save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    data, model = f"folder:{tmp_path / 'photos'}", backbones.create_model("lenet5.modern", num_classes=2, seed=0)
+    for name, share in (("one", 0.2), ("two", 0.4)):
+        (tmp_path / name).mkdir()
+        backbones.save(model, tmp_path / name / "best.safetensors", classes=("a", "b"), preprocessing=TOLD)
+        (tmp_path / name / "recipe.json").write_text(json.dumps({"data": data, "val_split": share}))
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert evaluated(run, one, "--data", data)["images"] == 4
+    monkeypatch.chdir(tmp_path)
+    assert evaluated(run, one / "best.safetensors", "--data", "folder:./photos", "--val-split", "0.2")["images"] == 4
+    assert not caplog.text
+    for args in (("--val-split", "0.4"), (str(two),)):
+        code, _, err = run("eval", str(one), *args, "--data", data, "--workers", "0")
+        assert code == 2
+        assert "val means other images for each" in err
+    (one / "best.safetensors").rename(tmp_path / "alone.safetensors")
+    assert evaluated(run, "alone.safetensors", "--data", data)["images"] == 20
+    assert "all training images of folder:" in caplog.text
+    (two / "recipe.json").write_text("{")
+    code, _, err = run("eval", str(two), "--data", data)
+    assert (code, "recipe.json is not what a run wrote" in err) == (2, True)

@@ -127,6 +127,12 @@ def test_dense_form_of_a_global_mean_is_the_network_itself() -> None:
         torch.testing.assert_close(network(images), everywhere.mean(0), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pool", ["max", "avgmax"])
+def test_no_dense_form_without_a_mean(pool: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"global_pool='{pool}' has no dense form"):
+        dense_form(create_model("resnet20_cifar", global_pool=pool))
+
+
 @pytest.mark.slow
 def test_dense_vgg16() -> None:
     network, images = create_model("vgg16", seed=0).eval(), torch.randn(1, 3, 256, 288)

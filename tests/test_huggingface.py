@@ -87,13 +87,15 @@ def test_worker_processes_read_the_same(tmp_path: Path) -> None:
 
 def saved(folder: Path, made: datasets.Dataset, options: str = "") -> Data:
     made.save_to_disk(str(folder))
-    return open_data(f"hf:{folder}{options}", channels=1)
+    return open_data(f"hf:{folder}{options}", channels=1, whole=True)
 
 
 def test_a_single_table(tmp_path: Path) -> None:
     data = saved(tmp_path / "one", rows(12))
-    assert dict(data.info.images) == {"train": 12}
+    assert dict(data.info.images) == {"train": 12, "val": 12}
     assert data.train.image(0).shape[0] == 1
+    with pytest.raises(ValueError, match="one has no split for validation; add --val-split"):
+        open_data(f"hf:{tmp_path / 'one'}")
     data = open_data(f"hf:{tmp_path / 'one'}", val_split=0.25)
     assert dict(data.info.images) == {"train": 9, "val": 3}
 
@@ -103,7 +105,8 @@ def test_columns_are_found_or_listed(tmp_path: Path) -> None:
     assert saved(tmp_path / "renamed", renamed).info.classes == tuple(NAMES)
     two = rows(6).add_column("fine", [0, 1, 2, 3, 0, 1])
     assert saved(tmp_path / "label", two).info.classes == tuple(NAMES)
-    assert open_data(f"hf:{tmp_path / 'label'},label=fine").info.classes == ("0", "1", "2", "3")
+    fine = open_data(f"hf:{tmp_path / 'label'},label=fine", whole=True)
+    assert fine.info.classes == ("0", "1", "2", "3")
     with pytest.raises(
         ValueError, match=r"no column 'fein' of kind ClassLabel; its columns are image \(Image\), label"
     ):
@@ -121,10 +124,38 @@ def test_columns_are_found_or_listed(tmp_path: Path) -> None:
         open_data("hf:x,size=3")
 
 
+def test_class_numbers_mean_the_same_in_all_splits(tmp_path: Path) -> None:
+    """Each of these would be trained or tested with wrong or empty classes."""
+    turned = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES[::-1])})
+    others = {
+        "names": {"train": rows(6), "validation": rows(3).cast(turned)},
+        "columns": {"train": rows(6), "validation": rows(3).remove_columns(["label"])},
+        "twice": {"train": rows(6), "validation": rows(3), "valid": rows(1)},
+    }
+    for name, splits in others.items():
+        datasets.DatasetDict(splits).save_to_disk(str(tmp_path / name))
+        said = {"twice": "more than one split for val, one of them 'valid'"}.get(
+            name, "val has not the columns .* of train"
+        )
+        with pytest.raises(ValueError, match=said):
+            open_data(f"hf:{tmp_path / name}")
+    for column, values, said in (
+        (
+            "one",
+            [1, 2, 3, 1, 2, 3],
+            r"the 3 class numbers of train in 'one' go from 1 to 3, .*; number 3 classes from 0",
+        ),
+        ("gap", [0, 1, 10**9, 0, 1, 1], "go from 0 to 1000000000"),
+        ("flag", [False, True, False, True, False, True], "no class numbers but such as False"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            saved(tmp_path / column, rows(6, **{column: values}), f",label={column}")
+
+
 def test_parts_without_labels_and_rows_without_images(tmp_path: Path) -> None:
     hidden = rows(3).remove_columns(["label"]).add_column("label", [-1] * 3).cast(rows(1).features)
     datasets.DatasetDict({"train": rows(6), "test": hidden}).save_to_disk(str(tmp_path / "hidden"))
-    data = open_data(f"hf:{tmp_path / 'hidden'}")
+    data = open_data(f"hf:{tmp_path / 'hidden'}", whole=True)
     assert data.test is None
     assert "test not used: not all of its images have a label" in data.info.split
     with pytest.raises(ValueError, match="not all images of train have a 'label'"):

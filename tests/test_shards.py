@@ -3,7 +3,9 @@
 import gc
 import io
 import json
+import math
 import pickle
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 import webdataset
 from damaged import hostile_folder, photo
+from PIL import Image
 from server import Page, Server, serving
 
 from backbones.data import Data, Part, check_all, make_loader, open_data, pack, read_image, set_epoch
@@ -21,6 +24,7 @@ from backbones.data.shards import expand
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path / "cache"
 
 
@@ -120,7 +124,31 @@ def test_the_index_is_what_walking_finds(packed: Path, cache: Path) -> None:
     assert len(remembered) == 8
     for file in remembered:
         file.write_text(file.read_text().replace("JPG", "jpg").replace(".jpg", ".bmp"))
-    assert ".bmp" in open_data(f"wds:{packed}").train.where(0)  # not walked again
+    with pytest.raises(OSError, match=r"big.dog/07.bmp is not at byte 512"):  # not walked again
+        open_data(f"wds:{packed}")
+
+
+def test_another_shard_of_the_same_size_is_found_out(tmp_path: Path) -> None:
+    """Before and after the index is made; names that do not fit into a header, or are not ASCII, are known again."""
+    for folder, label in (("one", "cat"), ("two", "dog")):
+        for i, name in enumerate(("a.png", f"{'n' * 130}.png", "Zoë.png")):
+            (tmp_path / folder / "x").mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / label).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (80 * i, 0, 0)).save(tmp_path / folder / label / name)
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "x/a.png")
+        pack(tmp_path / folder, tmp_path / f"packed-{folder}", 10**6)
+    shard = tmp_path / "packed-one/train-000000.tar"
+    other = (tmp_path / "packed-two/train-000000.tar").read_bytes()
+    part = open_data(f"wds:{tmp_path / 'packed-one'}", whole=True).train
+    assert [part.image(i)[0, 0, 0].item() for i in range(4)] == [160, 0, 80, 0]
+    (tmp_path / "packed-two/index.json").unlink()
+    walked = open_data(f"wds:{tmp_path / 'packed-two'}", whole=True).train
+    assert [walked.image(i)[0, 0, 0].item() for i in range(4)] == [160, 0, 80, 0]
+    assert len(other) == shard.stat().st_size
+    shard.write_bytes(other)
+    for i in range(3):
+        with pytest.raises(OSError, match=r"is not at byte .* as the index says"):
+            part.image(i)
 
 
 def test_packing_twice_is_the_same(photos: Path, packed: Path, tmp_path: Path) -> None:
@@ -132,12 +160,27 @@ def test_packing_twice_is_the_same(photos: Path, packed: Path, tmp_path: Path) -
 
 def test_packing_is_whole_or_not_at_all(photos: Path, tmp_path: Path) -> None:
     (photos / "val/cat/99.jpg").symlink_to("nowhere.jpg")
-    with pytest.raises(FileNotFoundError, match=r"99.jpg"):
+    (photos / "val/cat/98.jpg").symlink_to("/etc/passwd")
+    (photos / "val/cat/97.jpg").write_bytes(photo(0)[:300])
+    with pytest.raises(ValueError, match=r"(?s)3 of 19 images.*97.jpg.*98.jpg: it is not an.*99.jpg.*data check"):
         pack(photos, tmp_path / "out", 4000)
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "cache"}
+    with pytest.raises(ValueError, match=r"out lies in .*photos, which it would change"):
+        pack(photos, photos / "train/out", 4000)
+    assert not (photos / "train/out").exists()
     (tmp_path / "out").mkdir()
     with pytest.raises(FileExistsError, match="out is there already, and nothing is overwritten"):
         pack(photos, tmp_path / "out", 4000)
+
+
+def test_links_out_of_the_folder_are_told(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "private.jpg").write_bytes(photo(99))
+    (photos / "val/cat/98.jpg").symlink_to("12.JPG")
+    (photos / "val/cat/99.jpg").symlink_to(tmp_path / "private.jpg")
+    pack(photos, tmp_path / "out", 10**6)
+    assert caplog.messages == [
+        f"1 images are copied from outside of {photos}, where links lead: {photos}/val/cat/99.jpg"
+    ]
 
 
 def test_a_folder_without_parts(photos: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
@@ -174,6 +217,15 @@ def test_shards_of_webdatasets_writer(tmp_path: Path, kind: str) -> None:
         open_data(f"wds:{tmp_path}/w", whole=True)
 
 
+def test_a_gap_in_classes_txt_shifts_no_names(tmp_path: Path) -> None:
+    theirs(tmp_path / "w")
+    (tmp_path / "w/classes.txt").write_text("ant\n\nbee\ncat\n")
+    with pytest.raises(ValueError, match=r"classes.txt: line 2 is empty"):
+        open_data(f"wds:{tmp_path}/w", whole=True)
+    with pytest.raises(ValueError, match=r"train-\{1..0\}.tar names no shard; numbers in braces go up"):
+        open_data(f"wds:{tmp_path}/w/train-{{1..0}}.tar", whole=True)
+
+
 def test_braces() -> None:
     assert expand("a{08..11}b") == ["a08b", "a09b", "a10b", "a11b"]
     assert expand("{x,y}-{1..2}.tar") == ["x-1.tar", "x-2.tar", "y-1.tar", "y-2.tar"]
@@ -196,6 +248,13 @@ def tar(path: Path, **members: bytes) -> Path:
         ({"a_cls": b"1"}, r"a has no image"),
         ({"a_jpg": b"x", "a_cls": b"cat"}, r"a.cls has no number of a class, but b'cat'"),
         ({"a_jpg": b"x", "a_cls": b"-1"}, r"a.cls has no number"),
+        ({"a_jpg": b"x", "a_cls": b"3000000000"}, r"train-0.tar: a.cls has no number .* from 0 to 1,000,000"),
+        ({"a_jpg": b"x", "a_cls": b"1" * 70_000}, r"train-0.tar: a.cls has 70,000 bytes"),
+        ({"a_jpg": b"x", "a_json": b"[" * 60_000}, r"train-0.tar: a.json has no number"),
+        *(
+            ({"a_jpg": b"x", "a_json": json.dumps(told).encode()}, r"train-0.tar: a.json has no number")
+            for told in ({"label": math.inf}, {"label": [1]}, {"cls": {"a": 1}}, {"label": 10**20}, {"label": 1.0})
+        ),
         ({"a_jpg": b"x", "a_json": b"{]"}, r"a.json has no number"),
         ({"a_jpg": b"x", "a_json": b"{}"}, r"a has no label"),
         ({"a_jpg": b"x", "a_png": b"x", "a_cls": b"1"}, r"a has two images, a.jpg and a.png"),
@@ -205,6 +264,49 @@ def tar(path: Path, **members: bytes) -> Path:
 def test_samples_that_cannot_be(tmp_path: Path, members: dict[str, bytes], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         open_data(f"wds:{tar(tmp_path / 'train-0.tar', **members)}", whole=True)
+
+
+@pytest.mark.parametrize("size", [1 << 33, -1024])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_impossible_size_are_not_read(tmp_path: Path, kind: bytes, size: int) -> None:
+    header = tarfile.TarInfo("odd")
+    header.type, header.size = kind, size
+    (tmp_path / "train-0.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(ValueError, match=rf"train-0.tar is not a whole .* header odd tells of {size:,} bytes"):
+        open_data(f"wds:{tmp_path / 'train-0.tar'}", whole=True)
+    with tarfile.open(tmp_path / "train-0.tar", "w") as file:  # a name of its own, and a size: back to its start
+        member = tarfile.TarInfo("a.jpg")
+        member.pax_headers = {"size": "-2048"}
+        file.addfile(member)
+    with pytest.raises(ValueError, match=r"train-0.tar is not a whole .*a.jpg has -2,048 bytes"):
+        open_data(f"wds:{tmp_path / 'train-0.tar'}", whole=True)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("parts",), None, "its parts are not train"),
+        (("parts",), {}, "its parts are not train"),
+        (("parts", "extra"), {}, "its parts are not train"),
+        (("classes",), [], "names no classes"),
+        (("parts", "val"), {}, "val lacks its shards or its images"),
+        (("parts", "train", "samples"), [], "train lacks its shards or its images"),
+        (("parts", "train", "shards", 0, 0), "../x.tar", "train: the shard '../x.tar'"),
+        (("parts", "train", "samples", 2, 0), 99, r"train: the image \[99, .* is in no shard"),
+        (("parts", "train", "samples", 2, 1), 1 << 62, "is in no shard"),
+        (("parts", "train", "samples", 2, 3), 7, "or of no class"),
+        (("parts", "train", "samples", 2, 3), 1.0, r"is not \(shard, offset"),
+        (("parts", "train", "samples", 2, 3), 10**20, "train lacks"),
+    ],
+)
+def test_an_index_that_cannot_be(packed: Path, where: tuple[str | int, ...], value: object, said: str) -> None:
+    told = at = json.loads((packed / "index.json").read_text())
+    for key in where[:-1]:
+        at = at[key]
+    at[where[-1]] = value
+    (packed / "index.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=rf"index.json is not what `backbones data pack` writes \(.*{said}"):
+        open_data(f"wds:{packed}")
 
 
 def test_damaged_shards_are_named(tmp_path: Path, packed: Path) -> None:
@@ -237,11 +339,12 @@ def test_damaged_shards_are_named(tmp_path: Path, packed: Path) -> None:
         open_data(f"wds:{packed}")
 
 
-def test_bad_images_in_shards(tmp_path: Path, cache: Path) -> None:
+def test_bad_images_in_shards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = [path for path in hostile_folder(tmp_path / "photos", 60) if not path.is_symlink()]
     for path in (tmp_path / "photos").rglob("*.jpg"):
         if not path.exists():
             path.unlink()
+    monkeypatch.setattr(sys.modules[pack.__module__], "check_all", lambda *_: [])  # as if they broke later
     pack(tmp_path / "photos", tmp_path / "packed", 20_000)
     part = open_data(f"wds:{tmp_path / 'packed'}").train
     named = [path.relative_to(tmp_path / "photos/train").as_posix() for path in bad if "train" in path.parts]
@@ -307,3 +410,33 @@ def test_servers_that_fail(server: Server, packed: Path, monkeypatch: pytest.Mon
     del server.pages["/d/train-000000.tar"]
     with pytest.raises(OSError, match="answered 404"):
         part.image(0)
+
+
+def test_only_what_has_a_version_is_remembered(server: Server, tmp_path: Path, cache: Path) -> None:
+    """A web shard is exchanged for another of its size; its address has a signature."""
+    theirs(tmp_path / "w", cls=lambda i: i % 2)
+    one = (tmp_path / "w/train-0.tar").read_bytes()
+    theirs(tmp_path / "w", cls=lambda i: (i + 1) % 2)
+    two = (tmp_path / "w/train-0.tar").read_bytes()
+    assert len(one) == len(two)
+    labels = []
+    for body, headers in ((one, {}), (two, {}), (one, {"ETag": "1"}), (two, {"ETag": "2"})):
+        address = server.add("/t.tar?signed=a/b", Page(body, headers=headers))
+        labels.append(open_data(f"wds:{address}", whole=True).train.labels)
+    assert labels == [[0, 1, 0], [1, 0, 1]] * 2
+    assert len(list((cache / "backbones/shards").iterdir())) == 2
+    server.pages["/t.tar?signed=a/b"].length = False
+    with pytest.raises(OSError, match="does not tell the size of"):
+        open_data(f"wds:{address}", whole=True)
+
+
+def test_pieces_come_through_the_proxy(server: Server, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server plays a proxy too: it is asked for whole addresses, of a host that there is not."""
+    here = open_data(f"wds:{packed}")
+    for file in packed.iterdir():
+        server.add(f"http://nowhere.invalid/d/{file.name}", Page(file.read_bytes()))
+    monkeypatch.setenv("http_proxy", server.url.replace("//", "//me:a%20b@"))
+    there = open_data("wds:http://nowhere.invalid/d")
+    assert same(there.train, here.train)
+    assert server.connections == 1
+    assert set(server.proxied) == {"Basic bWU6YSBi"}

@@ -54,7 +54,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Pack:
-    """Copy a folder of images, byte for byte, into WebDataset shards, with an index of where each image lies."""
+    """Copy a folder of images, byte for byte, into WebDataset shards, with an index of where each image lies.
+
+    First every image is decoded once, as by `data check`; if some cannot be used, nothing is written.
+    """
 
     folder: Positional[Path]
     """with train/<class>/*, val/<class>/* and test/<class>/*, or with <class>/*"""
@@ -65,9 +68,11 @@ class Pack:
 
     def run(self) -> None:
         """Carry it out."""
+        from backbones.choose.machine import processors
         from backbones.data import pack
 
-        for name, (shards, images) in pack(self.folder, self.out, round(self.shard_size * 1e6)).items():
+        packed = pack(self.folder, self.out, round(self.shard_size * 1e6), len(processors()))
+        for name, (shards, images) in packed.items():
             print(f"{name}: {images:,} images in {shards:,} shards")
         print(f"train on them with: backbones train NETWORK --data wds:{self.out}")
 

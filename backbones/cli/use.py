@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from backbones.cli.show import Json
+from backbones.cli.train import RUN_FILE
 from backbones.records import Preprocessing
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def evaluate(
         crop: side of the crop over the shorter side of the image; the network's own by default
         scales: shorter sides of the image in pixels, in place of the protocol's
         part: test if the data has one, else val
-        val_split: as in training, to test on the same validation part
+        val_split: as in training, to test on the same validation part; a run knows its own
         batch_size: views at a time
         workers: processes that load images; as many as help by default
         csv: add a row to this file, in timm's columns
@@ -64,12 +66,19 @@ def evaluate(
         channels = {model.in_channels for model, _ in loaded}
         if len(channels) != 1:
             raise ValueError(f"{len(loaded)} networks for {sorted(channels)} channels; give some that read the same")
-        opened = open_data(data, channels=channels.pop(), val_split=val_split, whole=not val_split)
+        splits = _splits(sources, data) | ({"--val-split": val_split} if val_split else {})
+        share = max(splits.values(), default=0.0)
+        opened = open_data(data, channels=channels.pop(), val_split=share, whole=not share)
         classes = opened.info.classes
         name = part or ("test" if opened.test else "val" if opened.val else "train")
         images = getattr(opened, name)
         if images is None:
             raise ValueError(f"{data} has no {name} part ({opened.info.split}); give another --part")
+        if name != "test" and len(set(splits.values())) > 1:
+            shares = ", ".join(f"{who} {split:g}" for who, split in splits.items())
+            raise ValueError(f"{name} means other images for each: they held out {shares} of {data}; test each alone")
+        if images is opened.train:
+            log.warning("these are all training images of %s: a network that learned them looks too good", data)
         members = []
         for source, (model, told) in zip(sources, loaded, strict=True):
             views = prepare(protocol, told, size=size, crop=crop, scales=scales)
@@ -136,8 +145,10 @@ def predict(
 
     from backbones.data import eval_transform, read_image
 
-    if top < 1 or not images:
-        raise ValueError("give at least one image, and --top 1 or more")
+    if not images:
+        raise ValueError(f"no images; give some, as in: backbones predict {source} photo.jpg")
+    if top < 1:
+        raise ValueError(f"--top {top}; give how many classes to name, 1 or more")
     model, preprocessing = _load(source)
     told = model.checkpoint
     transform, results, unread = eval_transform(preprocessing), list[dict[str, Any]](), list[str]()
@@ -160,6 +171,28 @@ def predict(
     if unread:
         print("\n".join(unread), file=sys.stderr)
         sys.exit(2)
+
+
+def _splits(sources: Sequence[str], data: str) -> dict[str, float]:
+    """The share that each run held out to validate on, of those that were trained on this data."""
+    splits = {}
+    for source in filter(os.path.exists, sources):
+        file = (Path(source) if Path(source).is_dir() else Path(source).parent) / RUN_FILE
+        if not file.is_file():
+            continue
+        try:
+            told = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is not what a run wrote ({error}); move it away") from None
+        if _resolved(told.get("data", "")) == _resolved(data):
+            splits[source] = float(told.get("val_split", 0.0))
+    return splits
+
+
+def _resolved(data: str) -> tuple[str, str]:
+    """The same for all ways to write the path in it."""
+    kind, _, rest = data.partition(":")
+    return kind, os.path.realpath(os.path.expanduser(rest))
 
 
 def _networks(sources: Sequence[str], weights: Sequence[str]) -> "list[tuple[Backbone, Preprocessing]]":

@@ -1,9 +1,10 @@
 """From an image file to a tensor: the one road that training, evaluation and prediction share."""
 
+import errno
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 """endings of the files that count as images, in any case"""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")
+
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""what the system says where the fault is not the file's"""
 
 Source = str | PathLike[str] | bytes | Image.Image
 """what an image can be read from"""
@@ -67,6 +71,8 @@ def _opened(source: Source, name: str) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file {name or _name(source)}; check the path") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        if isinstance(error, OSError) and error.errno in OURS:
+            raise
         raise ValueError(f"cannot read {name or _name(source)}: {_why(source, error)}") from error
 
 
@@ -107,6 +113,8 @@ def _why(source: Source, error: Exception) -> str:
         return "it is a folder; give an image file"
     if isinstance(error, PermissionError):
         return "no permission; make the file readable"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; repair or remove it"
     if _is_empty(source):
         return "it is empty; remove it or copy it again"
     if isinstance(error, UnidentifiedImageError):
@@ -119,5 +127,6 @@ def _is_empty(source: Source) -> bool:
         return False
     if isinstance(source, bytes):
         return not source
-    with open(source, "rb") as file:
+    with suppress(OSError), open(source, "rb") as file:
         return not file.read(1)
+    return False

@@ -1,5 +1,6 @@
 """Images in folders, one per class: PATH/train/<class>/* with PATH/val and PATH/test beside it, or PATH/<class>/*."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,11 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Its image files by name; a link that leads nowhere counts, so that it is found out when read."""
+    """Its image files by name; no pipes and devices, but links that lead nowhere, to be found out when read."""
     children = (child for child in folder.iterdir() if not child.name.startswith("."))
-    images = (child for child in children if child.suffix.lower() in EXTENSIONS and not child.is_dir())
-    return sorted(images, key=lambda child: child.name)
+    images = (child for child in children if child.suffix.lower() in EXTENSIONS)
+    files = (child for child in images if os.path.isfile(child) or not os.path.exists(child))
+    return sorted(files, key=lambda child: child.name)
 
 
 def _some(names: list[str], most: int = 5) -> str:

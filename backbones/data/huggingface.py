@@ -45,7 +45,7 @@ class RowsPart(StoredPart):
         return RowsPart(self.rows, labels, self.name, self.channels, numbers)
 
 
-def open_huggingface(spec: str, channels: int) -> Found:
+def open_huggingface(spec: str, channels: int, val_split: float, whole: bool) -> Found:
     """The data set, from its cache where it has been loaded before."""
     try:
         import datasets  # here, because it is an extra
@@ -53,7 +53,13 @@ def open_huggingface(spec: str, channels: int) -> Found:
         raise ModuleNotFoundError("hf: takes the library datasets; run: pip install datasets") from error
     name, config, chosen = _parse(spec)
     splits = _load(datasets, name, config)
-    parts = {PARTS[split]: rows for split, rows in splits.items() if split in PARTS}
+    parts: dict[str, Any] = {}
+    for split, rows in splits.items():
+        part = PARTS.get(split)
+        if part in parts:
+            raise ValueError(f"{name} has more than one split for {part}, one of them {split!r}; save it with one only")
+        if part:
+            parts[part] = rows
     if "train" not in parts:
         raise ValueError(f"{name} has no split called train, but {', '.join(map(repr, splits))}; it cannot be used")
     columns = parts["train"].features
@@ -62,6 +68,11 @@ def open_huggingface(spec: str, channels: int) -> Found:
     said = [f"as the splits {', '.join(map(repr, splits))} have them"]
     made: dict[str, Any] = {}
     for part, rows in parts.items():
+        if not {image, label} <= rows.features.keys() or _names(rows.features[label]) != _names(columns[label]):
+            raise ValueError(
+                f"{name}: {part} has not the columns {image!r} and {label!r} of train with the same class names in the "
+                f"same order, but {_listed(rows.features)}; its class numbers would mean something else"
+            )
         labels = _labels(name, label, rows)
         if min(labels, default=-1) < 0:
             said.append(f"{part} not used: not all of its images have a label")
@@ -70,9 +81,21 @@ def open_huggingface(spec: str, channels: int) -> Found:
         made[part] = RowsPart(images, labels, f"{name} {part}", channels)
     if "train" not in made:
         raise ValueError(f"{name}: not all images of train have a {label!r}; it cannot be trained on")
+    if list(made) == ["train"] and not val_split and not whole:
+        raise ValueError(
+            f"{name} has no split for validation; add --val-split 0.2 to hold out a fifth of the training images"
+        )
+    seen = sorted(set(made["train"].labels))
+    names = _names(columns[label]) or tuple(map(str, range(len(seen))))
     highest = max(max(part.labels) for part in made.values())
-    names = getattr(columns[label], "names", None) or map(str, range(highest + 1))
-    return Found(name.rstrip("/").rpartition("/")[2], tuple(names), channels, None, True, "; ".join(said), **made)
+    if highest >= len(names) or (not _names(columns[label]) and seen[-1] >= len(seen)):
+        raise ValueError(
+            f"{name}: the {len(seen):,} class numbers of train in {label!r} go from {seen[0]} to {seen[-1]}, of all "
+            f"parts up to {highest}; number {len(names):,} classes from 0 on, or make the column a ClassLabel"
+        )
+    if list(made) == ["train"] and whole:
+        made["val"] = made["train"]
+    return Found(name.rstrip("/").rpartition("/")[2], names, channels, None, True, "; ".join(said), **made)
 
 
 def _parse(spec: str) -> tuple[str, str | None, dict[str, str]]:
@@ -113,8 +136,17 @@ def _column(name: str, columns: Any, chosen: str | None, what: str, fits: Any) -
         return str(chosen)
     kind = {"image": "Image", "label": "ClassLabel"}[what]
     found = f"{len(fitting)} columns of kind {kind}" if chosen is None else f"no column {chosen!r} of kind {kind}"
-    have = ", ".join(f"{column} ({_told(kind)})" for column, kind in columns.items())
-    raise ValueError(f"{name} has {found}; its columns are {have}; choose one with hf:{name},{what}=COLUMN")
+    raise ValueError(f"{name} has {found}; its columns are {_listed(columns)}; choose one with hf:{name},{what}=COLUMN")
+
+
+def _listed(columns: Any) -> str:
+    """Their names and kinds."""
+    return ", ".join(f"{column} ({_told(kind)})" for column, kind in columns.items())
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    """What a column calls its classes; () if it has numbers only."""
+    return tuple(getattr(kind, "names", None) or ())
 
 
 def _told(kind: Any) -> str:
@@ -125,6 +157,6 @@ def _told(kind: Any) -> str:
 def _labels(name: str, column: str, rows: Any) -> list[int]:
     """Class numbers; -1 where there is none."""
     values = list(rows[column])
-    if odd := next((value for value in values if value is not None and not isinstance(value, int)), None):
-        raise ValueError(f"{name}: the column {column!r} has no class numbers but such as {odd!r}; choose another")
+    if odd := [value for value in values if value is not None and type(value) is not int]:
+        raise ValueError(f"{name}: the column {column!r} has no class numbers but such as {odd[0]!r}; choose another")
     return [-1 if value is None else int(value) for value in values]

@@ -1,27 +1,17 @@
-"""Where every image of a tar file lies: as `backbones data pack` wrote it, or found by reading the headers once."""
+"""Where every image of tar files lies: as `backbones data pack` wrote it, or found by walking through them once."""
 
-import hashlib
 import json
-import logging
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from http.client import HTTPException, HTTPResponse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-from urllib.error import HTTPError
-from urllib.request import urlopen
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from backbones.data.checked import replace_whole
-from backbones.data.decode import EXTENSIONS
 from backbones.data.pack import FORMAT, INDEX
-from backbones.data.web import TIMEOUT, read_text
-from backbones.places import cache_folder
-
-log = logging.getLogger("backbones")
+from backbones.data.shard_walk import on_web, walk
+from backbones.data.web import read_text
 
 CLASSES = "classes.txt"
 """beside shards that others wrote: the name of every class, one per line"""
@@ -58,11 +48,6 @@ class Index:
         return self._names[self._ends[number] : self._ends[number + 1]].decode(errors="surrogateescape")
 
 
-def on_web(name: str) -> bool:
-    """Whether this is an address."""
-    return name.startswith(("http://", "https://"))
-
-
 def written(folder: str) -> dict[str, Any] | None:
     """What `backbones data pack` wrote of this folder, if it did."""
     text = _beside(folder, INDEX)
@@ -71,11 +56,44 @@ def written(folder: str) -> dict[str, Any] | None:
     try:
         told: dict[str, Any] = json.loads(text)
         known = told["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         known = False
-    if not known:
-        raise ValueError(f"{folder}/{INDEX} is not what `backbones data pack` writes; remove it or pack anew")
+    fault = _fault(told) if known else ""
+    if not known or fault:
+        why = f" ({fault})" if fault else ""
+        raise ValueError(f"{folder}/{INDEX} is not what `backbones data pack` writes{why}; remove it or pack anew")
     return told
+
+
+def _fault(told: dict[str, Any]) -> str:
+    """What an index says that cannot be; "" if all can."""
+    classes, parts = told.get("classes"), told.get("parts")
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        return "it names no classes"
+    if not (isinstance(parts, dict) and "train" in parts and parts.keys() <= {"train", "val", "test"}):
+        return "its parts are not train and perhaps val and test"
+    for name, part in parts.items():
+        try:
+            if fault := _fault_of_part(part["shards"], part["samples"], len(classes)):
+                return f"{name}: {fault}"
+        except (KeyError, TypeError, ValueError, IndexError):
+            return f"{name} lacks its shards or its images"
+    return ""
+
+
+def _fault_of_part(shards: list[Any], samples: list[Any], classes: int) -> str:
+    for name, size in shards:
+        if type(name) is not str or name != os.path.basename(name) or type(size) is not int or not 0 < size < 1 << 53:
+            return f"the shard {name!r} of {size!r} bytes"
+    if odd := next((one for one in samples if len(one) != 5 or [*map(type, one)] != [int] * 4 + [str]), None):
+        return f"the image {odd!r} is not (shard, offset, bytes, label, name)"
+    shard, offset, size, label = np.array([one[:4] for one in samples]).T
+    sizes = np.array([size for _, size in shards])[shard.clip(0, len(shards) - 1)]
+    wrong = (shard < 0) | (shard >= len(shards)) | (label < 0) | (label >= classes)
+    wrong |= (offset < tarfile.BLOCKSIZE) | (size < 0) | (size > sizes) | (offset > sizes - size)
+    if wrong.any():
+        return f"the image {samples[int(wrong.argmax())]!r} is in no shard or of no class"
+    return ""
 
 
 def of_written(folder: str, part: dict[str, Any], wanted: set[str] | None = None) -> Index:
@@ -86,20 +104,27 @@ def of_written(folder: str, part: dict[str, Any], wanted: set[str] | None = None
             what = "another size" if os.path.exists(shard.name) else "gone"
             raise OSError(f"{shard.name} is {what}, {folder}/{INDEX} says {shard.size:,} bytes; copy it anew")
     samples = [sample for sample in part["samples"] if wanted is None or part["shards"][sample[0]][0] in wanted]
+    if not samples:
+        raise ValueError(f"{folder}/{INDEX} has no images in these shards; give others")
     return Index(shards, samples)
 
 
 def class_names(folder: str) -> tuple[str, ...] | None:
     """The lines of classes.txt beside the shards, if it is there."""
     text = _beside(folder, CLASSES)
-    return None if text is None else tuple(line.strip() for line in text.splitlines() if line.strip())
+    if text is None:
+        return None
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if "" in names:
+        raise ValueError(f"{folder}/{CLASSES}: line {names.index('') + 1} is empty; give every class a line")
+    return names
 
 
 def by_walking(names: Sequence[str]) -> Index:
     """The images of these tar files, in their order."""
     shards, samples = [], []
     for number, name in enumerate(names):
-        size, found = _walk(name)
+        size, found = walk(name)
         shards.append(Shard(name, size))
         samples += [(number, *sample) for sample in found]
     return Index(shards, samples)
@@ -110,102 +135,3 @@ def _beside(folder: str, name: str) -> str | None:
         return read_text(f"{folder}/{name}")
     path = Path(folder) / name
     return path.read_text() if path.is_file() else None
-
-
-def _walk(name: str) -> tuple[int, list[tuple[int, int, int, str]]]:
-    """(bytes, samples as (offset, bytes, label, name)) of a tar file, remembered until it changes."""
-    try:
-        with _open(name) as file:
-            if isinstance(file, HTTPResponse):
-                head = file.headers
-                size, version = int(head["Content-Length"]), head["ETag"] or head["Last-Modified"]
-                key = json.dumps([name, size, version, FORMAT])
-            else:
-                size, changed = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime_ns
-                key = json.dumps([os.path.abspath(name), size, changed, FORMAT])
-            memory = cache_folder() / "shards" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-            with suppress(OSError, ValueError):
-                return size, [tuple(sample) for sample in json.loads(memory.read_text())]
-            log.info("reading the headers of %s, once", name)
-            samples = list(_samples(name, file, size))
-    except HTTPError as error:
-        error.close()
-        raise OSError(f"the server answered {error.code} {error.reason} to {name}; check the address") from None
-    except (tarfile.TarError, EOFError) as error:
-        why = (
-            "compressed tar files cannot be read in any order: unpack them to .tar" if ".gz" in name else "copy it anew"
-        )
-        raise ValueError(f"{name} is not a whole plain tar file ({error}); {why}") from None
-    except HTTPException as error:
-        raise ConnectionError(f"{name} came cut ({error!r}); try again") from None
-    if not samples:
-        raise ValueError(f"{name} has no images; remove it")
-    with suppress(OSError):
-        replace_whole(memory, json.dumps(samples))
-    return size, samples
-
-
-def _open(name: str) -> BinaryIO:
-    if on_web(name):
-        answer: BinaryIO = urlopen(name, timeout=TIMEOUT)
-        return answer
-    return open(name, "rb")
-
-
-def _samples(name: str, file: BinaryIO, size: int) -> Iterator[tuple[int, int, int, str]]:
-    """What follows one another in the tar file with the same name up to the first dot is a sample."""
-    if not on_web(name):
-        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
-        if any(file.read()):
-            raise tarfile.ReadError("its end is missing")
-        file.seek(0)
-    key, image, label = "", None, None
-    with tarfile.open(fileobj=file, mode="r|" if on_web(name) else "r:") as tar:
-        for member in tar:
-            folder, _, base = member.name.rpartition("/")
-            stem, dot, ending = base.partition(".")
-            if not member.isfile() or not stem or not dot:
-                continue
-            if f"{folder}/{stem}" != key:
-                if key:
-                    yield _sample(name, key, image, label)
-                key, image, label = f"{folder}/{stem}", None, None
-            if f".{ending.lower()}" in EXTENSIONS:
-                if image:
-                    raise ValueError(
-                        f"{name}: {key} has two images, {image[2]} and {member.name}; give each its own name"
-                    )
-                image = (member.offset_data, member.size, member.name)
-            elif ending in ("cls", "json") and label is None:
-                content = tar.extractfile(member)
-                label = _label(name, member.name, content.read() if content else b"")
-    if key:
-        yield _sample(name, key, image, label)
-
-
-def _sample(shard: str, key: str, image: tuple[int, int, str] | None, label: int | None) -> tuple[int, int, int, str]:
-    if image is None:
-        raise ValueError(f"{shard}: {key} has no image ({', '.join(EXTENSIONS)}); remove it")
-    if label is None:
-        raise ValueError(
-            f"{shard}: {key} has no label; it takes a .cls with the number of the class, or a .json with 'label'"
-        )
-    return image[0], image[1], label, image[2]
-
-
-def _label(shard: str, name: str, content: bytes) -> int | None:
-    """The number of the class."""
-    try:
-        if name.endswith(".cls"):
-            return _counted(int(content))
-        told = json.loads(content)
-        label = told.get("label", told.get("cls")) if isinstance(told, dict) else None
-        return None if label is None else _counted(int(label))
-    except ValueError:
-        raise ValueError(f"{shard}: {name} has no number of a class, but {content[:40]!r}; write 0 or more") from None
-
-
-def _counted(label: int) -> int:
-    if label < 0:
-        raise ValueError
-    return label

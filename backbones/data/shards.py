@@ -6,6 +6,7 @@ import re
 import tarfile
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from backbones.data.shard_index import (
     by_walking,
     class_names,
     of_written,
-    on_web,
     written,
 )
+from backbones.data.shard_walk import Header, on_web
 from backbones.data.web import read_range
 
 FORM = (
@@ -50,10 +51,10 @@ class ShardPart(StoredPart):
         start, count = offset - tarfile.BLOCKSIZE, size + tarfile.BLOCKSIZE  # with the header, which must be the one
         content = read_range(shard.name, start, count, shard.size) if shard.web else _read(shard, start, count)
         try:
-            header = tarfile.TarInfo.frombuf(content[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            header = tarfile.TarInfo()
-        if header.size != size or len(content) != count:
+            header = Header.frombuf(content[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        except tarfile.TarError:
+            header = Header()
+        if header.size != size or len(content) != count or not header.may_be(self.index.name(self.numbers[index])):
             raise OSError(f"{self.where(index)} is not at byte {offset:,} as the index says; make the index anew")
         return content[tarfile.BLOCKSIZE :]
 
@@ -94,7 +95,7 @@ def open_shards(pattern: str, channels: int, val_split: float, whole: bool) -> F
     """The images of the shards that a folder or a pattern names."""
     if not on_web(pattern):
         pattern = os.path.expanduser(pattern)
-    folder = pattern.rstrip("/") if _is_folder(pattern) else pattern.rpartition("/")[0] or "."
+    folder = pattern.rstrip("/") if _is_folder(pattern) else _path(pattern).rpartition("/")[0] or "."
     told = written(folder)
     indices = _of_folder(folder, told) if _is_folder(pattern) else {"train": _of_pattern(pattern, folder, told)}
     highest = max(int(index.table[:, LABEL].max()) for index in indices.values())
@@ -122,7 +123,12 @@ def open_shards(pattern: str, channels: int, val_split: float, whole: bool) -> F
 
 
 def _is_folder(pattern: str) -> bool:
-    return not pattern.endswith(".tar") and (on_web(pattern) or os.path.isdir(pattern))
+    return not _path(pattern).endswith(".tar") and (on_web(pattern) or os.path.isdir(pattern))
+
+
+def _path(pattern: str) -> str:
+    """Without what an address has after its path, such as a signature."""
+    return urlsplit(pattern)._replace(query="", fragment="").geturl() if on_web(pattern) else pattern
 
 
 def _of_folder(folder: str, told: dict[str, Any] | None) -> dict[str, Index]:
@@ -139,6 +145,8 @@ def _of_folder(folder: str, told: dict[str, Any] | None) -> dict[str, Index]:
 
 def _of_pattern(pattern: str, folder: str, told: dict[str, Any] | None) -> Index:
     names = [name for one in expand(pattern) for name in ([one] if on_web(one) else sorted(glob.glob(one)) or [one])]
+    if not names:
+        raise ValueError(f"{pattern} names no shard; numbers in braces go up, as in {{000..099}}")
     if missing := [name for name in names if not on_web(name) and not os.path.isfile(name)]:
         raise FileNotFoundError(f"no shard {missing[0]} ({len(missing):,} of {len(names):,} missing); expected {FORM}")
     wanted = {name.rpartition("/")[2] for name in names}

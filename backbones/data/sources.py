@@ -42,7 +42,7 @@ def open_data(
         channels: convert the images to 1 (gray) or 3 (RGB); the source's own if not given
         val_split: share of the training images to hold out as `val`, where the source has no such part
         download: let torchvision download what is missing
-        whole: take a folder without parts as it is, all of it as `val`: to test on, not to train
+        whole: take data without parts as they are, all of it as `val`: to test on, not to train
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"images can have 1 channel (gray) or 3 (RGB), not {channels}; choose channels=1 or 3")
@@ -55,7 +55,7 @@ def open_data(
         "shapes": lambda: open_shapes(rest, channels or 3),
         "folder": lambda: open_folder(rest, channels or 3, val_split, whole),
         "wds": lambda: open_shards(rest, channels or 3, val_split, whole),
-        "hf": lambda: open_huggingface(rest, channels or 3),
+        "hf": lambda: open_huggingface(rest, channels or 3, val_split, whole),
         "tv": lambda: open_tv(name, root, channels, download),
     }
     complete = {

@@ -35,6 +35,8 @@ def check_all(part: Part, processes: int = 0, done: Callable[[int], None] = lamb
     What was good and has the same size and time of change since is not decoded again; what was bad is. Images in
     memory and drawn ones are not looked at. `done` is told how many more images have been dealt with.
     """
+    if processes < 0:
+        raise ValueError(f"workers={processes}; give a number of processes, 0 for none but this one")
     if not isinstance(part, StoredPart):
         done(len(part))
         return []

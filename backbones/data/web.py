@@ -1,17 +1,21 @@
 """Pieces of files on web servers, over connections that stay open. No torch here."""
 
+import base64
 import os
 import threading
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 TIMEOUT = 20.0
 """seconds to wait for a connection, or for the next byte"""
 TRIES = 4
 REDIRECTS = 5
 
-_connections: dict[tuple[int, int, str, str], HTTPConnection] = {}
+Connection = tuple[HTTPConnection, str, dict[str, str]]
+"""what goes before the path in a request over it, and what headers"""
+_connections: dict[tuple[int, int, str, str], Connection] = {}
 """by process, thread, scheme and host"""
 
 
@@ -69,10 +73,12 @@ def _follow(url: str, headers: dict[str, str], most: int | None) -> tuple[HTTPRe
     for _ in range(REDIRECTS):
         parts = urlsplit(url)
         key = (os.getpid(), threading.get_ident(), parts.scheme, parts.netloc)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = _connections.setdefault(key, kind(parts.netloc, timeout=TIMEOUT))
+        if key not in _connections:
+            _connections[key] = _connection(parts.scheme, parts.netloc)
+        connection, before, more = _connections[key]
+        path = f"{before}{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
         try:
-            connection.request("GET", f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}", headers=headers)
+            connection.request("GET", path, headers=headers | more)
             answer = connection.getresponse()
             content = answer.read(most)
             if most is not None and len(content) < most and answer.status == 206:
@@ -86,3 +92,19 @@ def _follow(url: str, headers: dict[str, str], most: int | None) -> tuple[HTTPRe
             return answer, content
         url = urljoin(url, answer.headers.get("Location", ""))
     raise ConnectionError("it redirects for ever")
+
+
+def _connection(scheme: str, netloc: str) -> Connection:
+    """To the server, or through the proxy that the environment names."""
+    kind = HTTPSConnection if scheme == "https" else HTTPConnection
+    named = None if proxy_bypass(netloc) else getproxies().get(scheme)
+    if not named:
+        return kind(netloc, timeout=TIMEOUT), "", {}
+    proxy = urlsplit(named if "://" in named else f"http://{named}")
+    who = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}".encode()
+    headers = {"Proxy-Authorization": f"Basic {base64.b64encode(who).decode()}"} if proxy.username else {}
+    connection = kind(proxy.hostname or "", proxy.port or 80, timeout=TIMEOUT)
+    if scheme == "https":
+        connection.set_tunnel(netloc, headers=headers)
+        return connection, "", {}
+    return connection, f"{scheme}://{netloc}", headers

@@ -148,6 +148,8 @@ def share(
         raise ValueError(f"{len(members)} networks and {len(part)} images; give at least one of each")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; give at least one view at a time")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers={workers}; give a number of processes, 0 for none but this one")
     alike: dict[Views, list[Member]] = defaultdict(list)  # who sees the same: it is read and cut once
     for member in members:
         alike[member.views].append(member)

@@ -51,13 +51,18 @@ def dense_form(model: nn.Module) -> nn.Module:
     A network whose classifier reads a global mean is its own dense form, and is returned itself: the mean of a linear
     classifier's answers is its answer to the mean. Gates over the whole map (SENet) then see the whole image.
 
-    NotImplementedError for a head that is more than fully connected layers.
+    NotImplementedError for a head that is more than a mean and fully connected layers.
     """
     if not isinstance(model, Backbone):
         raise TypeError(f"the dense form of a {type(model).__name__} is not known; give a Backbone")
     head = model.head
     if not head.num_classes:
         raise ValueError("the network has no classifier (num_classes=0), so there are no class scores to average")
+    if head.pool != "avg":
+        raise NotImplementedError(
+            f"{type(model).__name__} with global_pool={head.pool!r} has no dense form: the mean of its answers is not "
+            "its answer to the whole image; use the protocol single or 10-crop"
+        )
     if head.grid == 1 and isinstance(head.neck, nn.Identity):
         return model
     neck = head.neck.children() if isinstance(head.neck, nn.Sequential) else [head.neck]

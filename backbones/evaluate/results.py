@@ -46,6 +46,8 @@ def check_file(path: str | PathLike[str]) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} for {path.name}; make it, or give another file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a file in it, such as {path / 'results.csv'}")
     if not path.exists() or not path.stat().st_size:
         return
     with path.open(newline="", encoding="utf-8") as file:

@@ -206,7 +206,8 @@ def prepare(
     scales = tuple(scales) or own
     least = 1 if wanted.dense else side
     if min(scales) < least:
-        raise ValueError(f"scales {scales}: the shorter side of an image must be {least} or more, the crop's")
+        why = "" if wanted.dense else ", the crop's side"
+        raise ValueError(f"scales {scales}: the shorter side of an image must be {least} or more{why}")
     return Views(wanted, told, scales)
 
 
