@@ -52,7 +52,7 @@ class Loaded(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
             image, label = self.part[index]
-        except (ValueError, OSError) as error:
+        except (ValueError, FileNotFoundError) as error:  # other errors, such as of a network, say nothing of the image
             self._skip(index, error)
             return self[(index + 1) % len(self)]
         if not self.train:

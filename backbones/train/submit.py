@@ -1,5 +1,7 @@
 """The same command as a job of Slurm, which is queued again where it ran out of time and goes on where it stood."""
 
+import runpy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,8 @@ class Command:
         self.arguments, self.folder = list(arguments), folder
 
     def __call__(self) -> None:
-        import sys
-
-        from backbones.cli import main
-
         sys.argv = ["backbones", "train", *self.arguments]
-        main()
+        runpy.run_module("backbones", run_name="__main__")
 
     def checkpoint(self) -> DelayedSubmission:
         """The job's time is nearly over: what to do when it is queued again. What is on the disk by then is whole."""
