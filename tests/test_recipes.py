@@ -38,16 +38,21 @@ def test_every_value_has_a_source() -> None:
 
 
 def test_the_page_of_a_recipe(run) -> None:  # type: ignore[no-untyped-def]
-    _, out, _ = run("recipe", "efficientnet_b0")
-    lines = [" ".join(line.split()) for line in out.splitlines()]
+    def page(name: str) -> list[str]:
+        return [" ".join(line.split()) for line in run("recipe", name)[1].splitlines()]
+
+    lines = page("efficientnet_b0")
     assert "auto_augment autoaugment Sec. 5.2" in lines
     assert "smoothing 0.1 the authors' release" in lines
     assert not any(line.startswith(("milestones", "crop_pad", "aux_weight", "rubbish")) for line in lines)
     _, out, _ = run("recipe", "googlenet")
     assert "aux_weight" in out
+    assert "ratio 0.75 1.333 fb.resnet.torch, whose augmentation the paper adopts" in page("densenet121")
+    assert "decay_rate 0.1 AlexNet's; the paper prints that the rate is lowered by hand" in page("zfnet")
     code, out, _ = run("recipe", "modern")
     assert code == 0
     assert "trivialaugment" in out
+    assert "see `backbones recipe modern`" in run("recipe", "squeezenet1_1")[2]
 
 
 def test_choosing_a_recipe() -> None:

@@ -141,8 +141,8 @@ def _start(
     )
     if not isinstance(notes, list):
         side = train.input_of(model, data, options.img_size).size[0]
-        facts = {"side": side, "stages": len(model.stages), "bn_momentum": train.norm_momentum(model)}
-        recipe, notes = recipes.size_to(recipe, data.info, notes, **facts)
+        stages, momentum = len(model.stages), train.norm_momentum(model)
+        recipe, notes = recipes.size_to(recipe, data.info, notes, side=side, stages=stages, bn_momentum=momentum)
     origin = {**origin, "network": model.variant.name, SETTINGS: brought(model)}  # what the weights made it, to resume
     console = Console()
     if grow_from:
