@@ -71,7 +71,7 @@ QUIET = ("decay_depthwise", "pad_mode", "crop_from")  # told where they are not 
 ZERO_ON = (0.0, math.inf, "0 or more")
 ABOVE_0 = (math.ulp(0.0), math.inf, "a number above 0")
 BELOW_1 = (0.0, math.nextafter(1, 0), "0 or more, below 1")
-UP_TO_1 = (0.0, 1.0, "0 to 1")
+UP_TO_1 = (0.0, 1.0, "a number from 0 to 1")
 FACTOR = (math.ulp(0.0), 1.0, "a number above 0, up to 1")
 ALLOWED: dict[str, tuple[float, float, str]] = {  # field -> least, most, and both in words
     **dict.fromkeys(("epochs", "batch_size"), (1, math.inf, "1 or more")),
