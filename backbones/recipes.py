@@ -1,5 +1,6 @@
 """Which recipe a run follows, and how it is sized to the data."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -7,21 +8,10 @@ from typing import Any
 from backbones.records import DataInfo, Recipe
 
 LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
-SHARES = (
-    "momentum",
-    "smoothing",
-    "hflip",
-    "translate",
-    "zoom",
-    "reprob",
-    "cutout",
-    "model_ema_decay",
-    "alpha",
-    "warmup_rate",
-)
 LEAST_BATCH = 8  # fewer images have no batch statistics to speak of
 SETTLED = 5  # running statistics have forgotten their start after so many of their time constants
 PHOTOGRAPH = 64  # pixels: from this size on, the part of an image that one sees may change
+TOLD_ONLY = ("source", "deviations", "elsewhere", "own")  # of a recipe: say what it is, and do nothing
 PHOTOGRAPHS: dict[str, Any] = {
     "crop": "area",
     "scale": (0.25, 1.0),
@@ -29,9 +19,9 @@ PHOTOGRAPHS: dict[str, Any] = {
     **dict.fromkeys(("rotate", "translate", "zoom", "shear"), 0.0),
 }
 
-LIBRARY = "this library"
 MODERN = Recipe(
-    source=f"{LIBRARY}: short, and strong on small data",
+    source="this library: short, and strong on small data",
+    own=True,
     epochs=80,
     batch_size=64,
     lr=0.005,
@@ -75,9 +65,29 @@ OURS = (
     "aux_weight",
     "model_ema_decay",
     "decay_norm",
-    "ratio",
 )
 QUIET = ("decay_depthwise", "pad_mode", "crop_from")  # told where they are not as usual
+
+ZERO_ON = (0.0, math.inf, "0 or more")
+ABOVE_0 = (math.ulp(0.0), math.inf, "a number above 0")
+BELOW_1 = (0.0, math.nextafter(1, 0), "0 or more, below 1")
+UP_TO_1 = (0.0, 1.0, "a number from 0 to 1")
+FACTOR = (math.ulp(0.0), 1.0, "a number above 0, up to 1")
+ALLOWED: dict[str, tuple[float, float, str]] = {  # field -> least, most, and both in words
+    **dict.fromkeys(("epochs", "batch_size"), (1, math.inf, "1 or more")),
+    **dict.fromkeys(("lr", "eps", "decay_epochs", "clip_grad", "max_filter_rms"), ABOVE_0),
+    **dict.fromkeys(("weight_decay", "freeze_stages", "freeze_epochs", "patience_epochs", "warmup_epochs"), ZERO_ON),
+    **dict.fromkeys(("rubbish", "aux_weight", "crop_pad", "lighting", "mixup", "cutmix"), ZERO_ON),
+    **dict.fromkeys(("brightness", "contrast", "saturation"), ZERO_ON),
+    **dict.fromkeys(("momentum", "alpha", "smoothing", "model_ema_decay", "drop_rate", "drop_path_rate"), BELOW_1),
+    **dict.fromkeys(("warmup_rate", "hflip", "translate", "reprob", "cutout"), UP_TO_1),
+    **dict.fromkeys(("layer_decay", "bn_momentum", "decay_rate"), FACTOR),
+    "zoom": BELOW_1,
+    "rotate": (0.0, 180.0, "0 to 180 degrees"),
+    "shear": (0.0, 89.0, "0 to 89 degrees"),
+    "hue": (0.0, 0.5, "0 to 0.5"),
+    "magnitude": (0, 30, "0 to 30"),
+}
 
 
 def choose(name: str, entry: Mapping[str, Any]) -> Recipe:
@@ -115,7 +125,7 @@ def finetuning(entry: Mapping[str, Any]) -> Recipe:
     modern = choose("modern", entry)
     return replace(
         modern,
-        source=f"{LIBRARY}: modern, for weights that are trained already",
+        source="this library: modern, for weights that are trained already",
         epochs=20,
         lr=modern.lr / 5,
         warmup_epochs=1.0,
@@ -125,7 +135,15 @@ def finetuning(entry: Mapping[str, Any]) -> Recipe:
     )
 
 
-def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = None) -> tuple[Recipe, list[str]]:
+def size_to(
+    recipe: Recipe,
+    info: DataInfo,
+    chosen: Mapping[str, Any] | None = None,
+    *,
+    side: int | None = None,
+    stages: int | None = None,
+    bn_momentum: float | None = None,
+) -> tuple[Recipe, list[str]]:
     """The recipe with the `chosen` values as it fits this data, and a sentence for all that differs from its source.
 
     The rules: epochs stay epochs. A chosen batch is kept. Else, where an epoch has fewer than 20 steps, the batch is
@@ -134,10 +152,20 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = N
     start with fixed stages a fifth. Statistics of batch norm forget fast enough for the run. Mirroring is left out
     where it changes the class. `modern` crops and distorts photographs as one does, and shifts and turns small images.
     Crops and milestones are fractions already and need no sizing.
+
+    Args:
+        recipe: as its source has it
+        info: of the data
+        chosen: field -> value, in place of the recipe's
+        side: of the network's input; without it, images of unknown size count as small
+        stages: of the network; more cannot be fixed
+        bn_momentum: of the network's own batch norms, which holds where the recipe gives none
     """
     source, chosen = recipe, chosen or {}
-    recipe, notes = _modern_for(recipe, info, chosen)
+    recipe, notes = _modern_for(recipe, info, chosen, side)
     recipe = check(replace(recipe, **chosen))
+    if stages is not None and recipe.freeze_stages > stages:
+        raise ValueError(f"freeze_stages={recipe.freeze_stages}: the network has {stages}; give 0 to {stages}")
     notes = [*recipe.deviations, *notes]
     images, batch_size = info.images["train"], recipe.batch_size
     while "batch_size" not in chosen and batch_size >= 2 * LEAST_BATCH and images / batch_size < LEAST_STEPS:
@@ -162,9 +190,12 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = N
     if recipe.freeze_epochs > whole and "freeze_epochs" not in chosen:
         notes.append(f"stages are fixed for {whole} epochs, in place of {recipe.freeze_epochs}: the run is short")
         recipe = replace(recipe, freeze_epochs=whole)
+    if recipe.freeze_stages and recipe.freeze_epochs >= recipe.epochs:
+        notes.append(f"stages stay fixed for the whole run: {recipe.freeze_epochs} of {recipe.epochs} epochs")
     least = min(0.1, SETTLED * recipe.batch_size / (images * recipe.epochs))
-    if recipe.bn_momentum is not None and recipe.bn_momentum < least and "bn_momentum" not in chosen:
-        notes.append(f"batch norm takes in {least:.2g} of each batch, in place of {recipe.bn_momentum:g}: few steps")
+    own = bn_momentum if recipe.bn_momentum is None else recipe.bn_momentum
+    if own is not None and own < least and "bn_momentum" not in chosen:
+        notes.append(f"batch norm takes in {least:.2g} of each batch, in place of {own:g}: few steps")
         recipe = replace(recipe, bn_momentum=least)
     if recipe.sched == "exponential" and recipe.decay_epochs >= recipe.epochs:
         notes.append(f"the rate does not fall: it would after {recipe.decay_epochs:g} epochs (--decay-epochs)")
@@ -174,20 +205,20 @@ def size_to(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any] | None = N
     return recipe, notes
 
 
-def _modern_for(recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
-    """`modern` as it is for images of this size."""
-    small = info.size is not None and min(info.size) < PHOTOGRAPH
-    if small or not recipe.source.startswith(LIBRARY) or "crop" in chosen or "auto_augment" in chosen:
+def _modern_for(
+    recipe: Recipe, info: DataInfo, chosen: Mapping[str, Any], side: int | None
+) -> tuple[Recipe, list[str]]:
+    """`modern` as it is for images of this size: their own, or that of the network's input where it is smaller."""
+    seen = min([*(info.size or ()), *([side] if side else ())], default=0)
+    if seen < PHOTOGRAPH or not recipe.own or "crop" in chosen or "auto_augment" in chosen:
         return recipe, []
-    told = f"images of {PHOTOGRAPH} pixels or more: crops of random area and TrivialAugment, in place of small shifts"
+    told = f"the network sees {seen} pixels a side: crops of random area and TrivialAugment, in place of small shifts"
     return replace(recipe, **PHOTOGRAPHS), [told]
 
 
 def in_force(values: Mapping[str, Any]) -> list[str]:
     """The fields of a recipe that do something in it."""
-    told = {
-        field.name: field.default for field in fields(Recipe) if field.name not in ("source", "deviations", "elsewhere")
-    }
+    told = {field.name: field.default for field in fields(Recipe) if field.name not in TOLD_ONLY}
     acts = {field: any(values[on] == v if v else values[on] for v in which) for field, (on, *which) in NEEDS.items()}
     acts["decay_rate"] &= not values["milestone_rates"]
     meant = ("momentum", "decay_norm", "decay_depthwise", "warmup_ramp")  # no, and 0, say something here
@@ -196,44 +227,40 @@ def in_force(values: Mapping[str, Any]) -> list[str]:
 
 
 def origin(field: str, values: Mapping[str, Any]) -> str:
-    """Where the value of a recipe's field is printed."""
+    """Where the value of a recipe's field is printed; that of a crop's aspect, where that of its size is."""
+    if field == "ratio" and field not in values["elsewhere"]:
+        return origin("scale", values)
     value = tuple(v) if isinstance(v := values[field], list) else v
     ours = field in OURS and value == Recipe.__dataclass_fields__[field].default
     source = values["source"].partition(":")[0]
-    return values["elsewhere"].get(field, "not printed; this library" if ours and source != LIBRARY else source)
+    return values["elsewhere"].get(field, "not printed; this library" if ours and not values["own"] else source)
 
 
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself; ValueError for values that cannot be followed."""
-    positive = {key: getattr(recipe, key) for key in ("epochs", "batch_size", "lr", "decay_epochs", "eps")}
-    if wrong := {key: value for key, value in positive.items() if value <= 0}:
-        raise ValueError(f"{wrong}: give values above 0")
-    jitter = {
-        key: value for key in ("brightness", "contrast", "saturation", "hue") if (value := getattr(recipe, key)) < 0
-    }
-    if jitter or recipe.hue > 0.5:
-        raise ValueError(f"{jitter or {'hue': recipe.hue}}: give 0 or more, and a hue up to 0.5")
-    if not 0 <= recipe.magnitude <= 30:
-        raise ValueError(f"magnitude={recipe.magnitude}; give 0 to 30")
-    if recipe.layer_decay is not None and not 0 < recipe.layer_decay <= 1:
-        raise ValueError(f"layer_decay={recipe.layer_decay}; give a factor above 0 up to 1, such as 0.75")
-    if recipe.freeze_stages < 0 or recipe.freeze_epochs < 0:
-        raise ValueError("freeze_stages and freeze_epochs: give 0 or more")
+    for field, (least, most, words) in ALLOWED.items():
+        value = getattr(recipe, field)
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            raise ValueError(f"{field}={value}; give {words}")
+    if not all(0 < m < 1 for m in recipe.milestones) or list(recipe.milestones) != sorted(set(recipe.milestones)):
+        raise ValueError(f"milestones={recipe.milestones}; give fractions of the run, between 0 and 1, in order")
+    if not all(math.isfinite(r) and r > 0 for r in recipe.milestone_rates):
+        raise ValueError(f"milestone_rates={recipe.milestone_rates}; give factors of --lr above 0")
+    if recipe.milestone_rates and len(recipe.milestone_rates) != len(recipe.milestones):
+        raise ValueError(f"{len(recipe.milestone_rates)} milestone rates for {len(recipe.milestones)} milestones")
+    (low, high), (flat, tall) = recipe.scale, recipe.ratio
+    ends = {"area": (0.0, 1.0), "side": (1.0, math.inf)}.get(recipe.crop, (0.0, math.inf))
+    if not (ends[0] <= low <= high <= ends[1] and low > 0 and math.isfinite(high)):
+        end = f"up to {ends[1]:g}" if recipe.crop == "area" else "of 1 or more" if recipe.crop == "side" else ""
+        raise ValueError(f"scale={recipe.scale}; give two numbers above 0 {end}".rstrip() + ", the smaller one first")
+    if not 0 < flat <= tall < math.inf:
+        raise ValueError(f"ratio={recipe.ratio}; give two numbers above 0, the smaller one first, such as 0.75 1.33")
     if recipe.freeze_epochs and not recipe.freeze_stages:
         raise ValueError("--freeze-epochs needs --freeze-stages: how many stages, from the first on, stay fixed")
-    if recipe.aux_weight < 0:
-        raise ValueError(f"aux_weight={recipe.aux_weight}; give 0 or more")
-    outside = {key: value for key in SHARES if not 0 <= (value := getattr(recipe, key)) <= 1}
-    if outside:
-        raise ValueError(f"{outside}: give values from 0 to 1")
     if recipe.sched == "step" and not recipe.milestones:
         raise ValueError("--sched step needs --milestones, such as 0.5 0.75: fractions of the run")
     if recipe.sched == "plateau" and recipe.warmup_epochs:
         raise ValueError("a warm-up before --sched plateau is not defined; use step, cosine or constant")
-    if any(not 0 < m < 1 for m in recipe.milestones):
-        raise ValueError(f"milestones={recipe.milestones}; give fractions of the run, between 0 and 1")
-    if recipe.milestone_rates and len(recipe.milestone_rates) != len(recipe.milestones):
-        raise ValueError(f"{len(recipe.milestone_rates)} milestone rates for {len(recipe.milestones)} milestones")
     if recipe.loss == "map" and (recipe.mixup or recipe.cutmix or recipe.smoothing):
         raise ValueError("--loss map takes plain labels: set --mixup, --cutmix and --smoothing to 0")
     return recipe

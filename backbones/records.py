@@ -27,6 +27,11 @@ PROMISES = {
 NO_BRANCH = {"drop_path_rate": "it has no shortcut past a block: a dropped block would cut the network in two"}
 """What a plain chain of layers cannot."""
 
+ONE_WORKER = (
+    "one worker, with its batch at the printed rate, where the paper's many workers take such steps side by side"
+)
+"""How we read a recipe of asynchronous workers: each printed step is a step of one of them."""
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -208,6 +213,8 @@ class Recipe:
     """what of the source is not done, and what is done instead"""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """field -> where its value is from, where it is not printed in `source`"""
+    own: bool = False
+    """this library's, and no paper's: its crops and distortions follow the size of the images"""
 
 
 @dataclass(frozen=True)

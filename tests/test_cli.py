@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 
 import backbones
-from backbones import create_model
+from backbones import create_model, recipes
 from backbones.catalog import load
 from backbones.cli import convert
 from backbones.data import open_data
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_field_of_the_recipe_and_its_value(run) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = run("train", "alexnet", "--recipe", "paper", "--help")
     assert code == 0
-    flags = {f.name for f in fields(Recipe)} - {"source", "deviations", "elsewhere"} | {f.name for f in fields(Options)}
+    flags = {f.name for f in fields(Recipe)} - {*recipes.TOLD_ONLY} | {f.name for f in fields(Options)}
     assert [f for f in flags if f"--{f.replace('_', '-')}" not in out] == []
     recipe = load()["alexnet"]["recipe"]
     assert f"(recipe: {recipe['batch_size']})" in out

@@ -3,9 +3,11 @@
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from backbones import create_model, recipes, save
@@ -13,7 +15,7 @@ from backbones.backbone import WithAux
 from backbones.catalog import load
 from backbones.recipes import MODERN, check, choose, finetuning, size_to
 from backbones.records import DataInfo, Recipe
-from backbones.train import grow_from, plan
+from backbones.train import grow_from, norm_momentum, plan
 from backbones.train.loss import training_loss
 from backbones.train.optimise import make_optimiser, rate, set_norm_momentum
 
@@ -36,16 +38,21 @@ def test_every_value_has_a_source() -> None:
 
 
 def test_the_page_of_a_recipe(run) -> None:  # type: ignore[no-untyped-def]
-    _, out, _ = run("recipe", "efficientnet_b0")
-    lines = [" ".join(line.split()) for line in out.splitlines()]
+    def page(name: str) -> list[str]:
+        return [" ".join(line.split()) for line in run("recipe", name)[1].splitlines()]
+
+    lines = page("efficientnet_b0")
     assert "auto_augment autoaugment Sec. 5.2" in lines
     assert "smoothing 0.1 the authors' release" in lines
     assert not any(line.startswith(("milestones", "crop_pad", "aux_weight", "rubbish")) for line in lines)
     _, out, _ = run("recipe", "googlenet")
     assert "aux_weight" in out
+    assert "ratio 0.75 1.333 fb.resnet.torch, whose augmentation the paper adopts" in page("densenet121")
+    assert "decay_rate 0.1 AlexNet's; the paper prints that the rate is lowered by hand" in page("zfnet")
     code, out, _ = run("recipe", "modern")
     assert code == 0
     assert "trivialaugment" in out
+    assert "see `backbones recipe modern`" in run("recipe", "squeezenet1_1")[2]
 
 
 def test_choosing_a_recipe() -> None:
@@ -67,15 +74,57 @@ def test_choosing_a_recipe() -> None:
         ({"milestones": (1.5,)}, "fractions"),
         ({"milestones": (0.5,), "milestone_rates": (0.1, 0.2)}, "2 milestone rates"),
         ({"loss": "map", "smoothing": 0.1}, "--loss map"),
-        ({"hue": 0.7}, "hue up to 0.5"),
-        ({"magnitude": 31}, "0 to 30"),
-        ({"layer_decay": 0.0}, "such as 0.75"),
         ({"freeze_epochs": 2}, "--freeze-stages"),
+        ({"milestones": (0.8, 0.2)}, r"milestones=\(0.8, 0.2\); .* in order"),
+        ({"milestone_rates": (0.0,), "milestones": (0.5,)}, r"milestone_rates=\(0.0,\); .* above 0"),
+        ({"crop": "area", "scale": (0.9, 0.1)}, r"scale=\(0.9, 0.1\); .* smaller one first"),
+        ({"crop": "area", "scale": (0.0, 1.0)}, r"scale=\(0.0, 1.0\); .* above 0"),
+        ({"crop": "area", "scale": (0.5, 1.5)}, r"scale=\(0.5, 1.5\); .* up to 1"),
+        ({"crop": "side", "scale": (0.5, 1.5)}, r"scale=\(0.5, 1.5\); .* of 1 or more"),
+        ({"ratio": (0.0, 1.0)}, r"ratio=\(0.0, 1.0\); .* above 0"),
+        ({"ratio": (2.0, 1.0)}, r"ratio=\(2.0, 1.0\); .* smaller one first"),
     ],
 )
 def test_recipes_that_cannot_be_followed(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check(replace(MODERN, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "allowed"),
+    [
+        ("lr", (0.0, -1.0, math.nan, math.inf), "above 0"),
+        ("weight_decay", (-1.0, math.nan), "0 or more"),
+        ("clip_grad", (-1.0, 0.0), "above 0"),
+        ("max_filter_rms", (-1.0, 0.0), "above 0"),
+        ("warmup_epochs", (-3.0, math.nan), "0 or more"),
+        ("patience_epochs", (-1,), "0 or more"),
+        ("freeze_stages", (-1,), "0 or more"),
+        ("freeze_epochs", (-1,), "0 or more"),
+        ("crop_pad", (-2,), "0 or more"),
+        ("mixup", (-1.0, math.nan), "0 or more"),
+        ("cutmix", (-1.0,), "0 or more"),
+        ("rotate", (-9.0, 200.0), "0 to 180"),
+        ("shear", (-1.0, 90.0), "0 to 89"),
+        ("zoom", (-0.1, 1.0), "below 1"),
+        ("layer_decay", (0.0, 2.0), "above 0, up to 1"),
+        ("bn_momentum", (0.0, 2.0), "above 0, up to 1"),
+        ("decay_rate", (0.0, 10.0), "above 0, up to 1"),
+        ("momentum", (-0.1, 1.0), "below 1"),
+        ("hue", (-0.1, 0.9), "0 to 0.5"),
+        ("magnitude", (-1, 99), "0 to 30"),
+    ],
+)
+def test_values_out_of_range(field: str, wrong: tuple[float, ...], allowed: str) -> None:
+    """The error says what was given and what is allowed."""
+    for value in wrong:
+        with pytest.raises(ValueError, match=rf"{field}={value}; give .*{allowed}"):
+            check(replace(MODERN, **{field: value}))  # type: ignore[arg-type]
+
+
+def test_every_number_of_a_recipe_has_a_range() -> None:
+    numbers = {name for name, kind in get_type_hints(Recipe).items() if kind in (int, float, int | None, float | None)}
+    assert numbers == recipes.ALLOWED.keys()
 
 
 # -- sizing
@@ -119,11 +168,17 @@ def test_modern_looks_at_the_images() -> None:
     small, _ = size_to(MODERN, INFO)
     assert (small.auto_augment, small.crop, small.rotate) == ("", "centre", 15.0)
     photographs = replace(INFO, size=None)
-    large, notes = size_to(MODERN, photographs, {"rotate": 5.0})
+    large, notes = size_to(MODERN, photographs, {"rotate": 5.0}, side=224)
     assert (large.auto_augment, large.crop, large.rotate, large.shear) == ("trivialaugment", "area", 5.0, 0.0)
-    assert any("64 pixels or more" in note for note in notes)
-    assert size_to(MODERN, photographs, {"crop": "pad"})[0].crop == "pad"
-    assert size_to(choose("paper", load()["vgg16"]), photographs)[0].auto_augment == ""
+    assert any("the network sees 224 pixels a side" in note for note in notes)
+    assert size_to(finetuning(load()["vgg16"]), photographs, side=64)[0].crop == "area"
+    assert size_to(MODERN, photographs, {"crop": "pad"}, side=224)[0].crop == "pad"
+    named = replace(choose("paper", load()["vgg16"]), source="this library's reading of Sec. 3.1")
+    assert size_to(named, photographs, side=224)[0] == size_to(named, INFO)[0]
+    for info, side in ((photographs, 32), (INFO, 224), (photographs, None)):  # of unknown size, and seen at 32 pixels
+        sized, notes = size_to(MODERN, info, side=side)
+        assert (sized.crop, sized.rotate) == ("centre", 15.0)
+        assert not any("TrivialAugment" in note for note in notes)
 
 
 def test_statistics_settle_within_the_run() -> None:
@@ -132,6 +187,13 @@ def test_statistics_settle_within_the_run() -> None:
     short, notes = size_to(paper, INFO, {"epochs": 5, "batch_size": 13})  # 500 steps
     assert short.bn_momentum == pytest.approx(5 / 500)
     assert any("batch norm" in note for note in notes)
+    assert norm_momentum(create_model("mobilenet_v2_x0_35")) == 0.003
+    assert norm_momentum(create_model("lenet5")) is None
+    short, notes = size_to(MODERN, INFO, {"epochs": 5, "batch_size": 13}, bn_momentum=0.003)
+    assert short.bn_momentum == pytest.approx(5 / 500)
+    assert any("in place of 0.003" in note for note in notes)
+    assert size_to(MODERN, INFO, {"epochs": 5}, bn_momentum=0.1)[0].bn_momentum is None
+    assert size_to(MODERN, INFO, {"bn_momentum": 0.004, "epochs": 5}, bn_momentum=0.003)[0].bn_momentum == 0.004
     model = create_model("resnet20_cifar")
     set_norm_momentum(model, 0.01)
     assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}
@@ -277,6 +339,11 @@ def test_fine_tuning_begins_with_the_head() -> None:
     short, notes = size_to(recipe, INFO, {"epochs": 5})
     assert short.freeze_epochs == 1
     assert any("stages are fixed" in note for note in notes)
+    assert not any("whole run" in note for note in notes)
+    _, notes = size_to(recipe, INFO, {"epochs": 5, "freeze_epochs": 5})
+    assert "stages stay fixed for the whole run: 5 of 5 epochs" in notes
+    with pytest.raises(ValueError, match="freeze_stages=99: the network has 4; give 0 to 4"):
+        size_to(recipe, INFO, {"freeze_stages": 99}, stages=4)
     for entry in load().values():
         check(finetuning(entry))
 
@@ -305,3 +372,28 @@ def test_the_command_fine_tunes(run, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ["stages.1", "51,072", "0.562", "50,688", "3"] in table
     assert ["head", "650", "1", "640", "0"] in table
     assert run("finetune", "resnet20_cifar", "--data", "digits")[0] == 2  # no weights
+    code, out, error = run(*start, "--freeze-stages", "99")
+    assert (code, out) == (2, "")  # no table of a plan that cannot be
+    assert "freeze_stages=99: the network has 3" in error
+
+
+def test_the_command_tells_the_recipe_what_the_network_is(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Pictures of unknown size in a network of 32 pixels are no photographs; its own slow batch norm is sized."""
+    for part, shade in (("a", 0), ("b", 255)):
+        (tmp_path / "train" / part).mkdir(parents=True)
+        for index in range(12):
+            side = 32 + index
+            Image.new("RGB", (side, side), (shade, 9 * index, 0)).save(tmp_path / "train" / part / f"{index}.png")
+    seen: list[tuple[Recipe, list[str]]] = []
+
+    def fit(model: object, data: object, recipe: Recipe, options: object, *, notes: list[str], **_: object) -> None:
+        seen.append((recipe, notes))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backbones.train.fit", fit)
+    for size in ("32", "64"):
+        run("train", "mobilenet_v2_x0_35", "--data", f"folder:{tmp_path}", "--img-size", size, "--epochs", "5")
+    (small, _), (large, notes) = seen
+    assert (small.crop, large.crop) == ("centre", "area")
+    assert any("the network sees 64 pixels a side" in note for note in notes)
+    assert small.bn_momentum == pytest.approx(0.1)

@@ -1,5 +1,6 @@
-"""Thirty steps of every family, by its paper's recipe: the loss falls."""
+"""Thirty steps by every recipe that a paper has: the loss falls."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -15,16 +16,17 @@ from backbones.records import DataInfo
 from backbones.train.loss import limit_filters, training_loss
 from backbones.train.optimise import make_optimiser, rate
 
-COSTLY = {  # seconds on one slow core
-    "alexnet", "densenet", "efficientnet", "fractalnet", "inception_resnet", "inception_v3",
-    "inception_v4", "nasnet", "preact_resnet", "resnext", "senet", "senet_others", "stochastic_depth", "vgg",
-    "xception", "zfnet",
-}  # fmt: skip
-BY_SIZE = sorted(load().values(), key=lambda entry: entry["measured"]["params"])
-SMALLEST = {entry["family"]: entry["name"] for entry in BY_SIZE[::-1] if entry["recipe"]}
-TOO_FAST = {"senet": 0.1}
-"""Its rate is for a thousand classes. With four of them the first step of its head, which reads 2048 features that are
-never negative, moves their logits by 2, and momentum by more: the loss swings. A tenth of the rate falls."""
+QUICK = {"lenet5", "shufflenet_v1_g1_x0_25", "mobilenet_v1_x0_25", "squeezenet1_0", "mobilenet_v2_x0_35", "wrn_40_1"}
+QUICK |= {"resnet20_cifar", "googlenet.tv", "inception_v2.slim", "resnet18"}
+"""up to three seconds each on one slow core; the others wait for `make test-all`"""
+SMALLEST: dict[str, str] = {}
+"""every recipe that differs from the others -> the smallest network that is trained by it"""
+for entry in sorted(load().values(), key=lambda entry: entry["measured"]["params"]):
+    if entry["recipe"]:
+        SMALLEST.setdefault(json.dumps(entry["recipe"]), entry["name"])
+TOO_FAST = {"se_inception_v2": 0.1}
+"""Its rate is for a thousand classes. With four of them the first step of its head, which reads features that are
+never negative, moves their logits far, and momentum farther: the loss swings. A tenth of the rate falls."""
 
 
 def texture(index: int) -> tuple[Tensor, int]:
@@ -48,14 +50,16 @@ def textures() -> Part:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if family in COSTLY else []) for family, name in SMALLEST.items()],
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SMALLEST.values()]
 )
 def test_thirty_steps_of_the_papers_recipe(name: str, textures: Part) -> None:
-    """The paper's network with its own classes, its recipe as it is sized to 320 images: the loss falls."""
-    entry = load()[name]
-    recipe, _ = size_to(choose("paper", entry), INFO)
-    recipe = replace(recipe, lr=recipe.lr * TOO_FAST.get(entry["family"], 1.0))
+    """The paper's network with its own classes, its recipe as it is sized to 320 images: the loss falls.
+
+    On four textures, not on the drawn `shapes`: crops of 8 % of an image still show a texture and may miss a shape, and
+    of 27 classes a network has in thirty steps learned too little to tell a falling loss from noise.
+    """
+    recipe, _ = size_to(choose("paper", load()[name]), INFO)
+    recipe = replace(recipe, lr=recipe.lr * TOO_FAST.get(name, 1.0))
     model = create_model(
         name, in_chans=3, seed=0, drop_rate=recipe.drop_rate, drop_path_rate=recipe.drop_path_rate
     ).train()

@@ -122,11 +122,13 @@ def recipe(name: Positional[str], /) -> None:
     if name == "modern":
         Console().print(_recipe(asdict(recipes.MODERN), aux=True))
         text = ", ".join(f"{field} {_shown(value)}" for field, value in recipes.PHOTOGRAPHS.items())
-        print(f"for images of {recipes.PHOTOGRAPH} pixels or more: {text}")
+        print(f"where the images, and the network's input, have {recipes.PHOTOGRAPH} pixels a side or more: {text}")
         return
     entry = catalog.find(name)
     if not entry["recipe"]:
-        raise LookupError(f"{entry['name']} is not in its paper, which has no recipe for it; use --recipe modern")
+        raise LookupError(
+            f"{entry['name']} is not in its paper, which has no recipe for it; see `backbones recipe modern`"
+        )
     Console().print(_recipe(entry["recipe"], bool(entry["measured"]["aux_params"])))
 
 

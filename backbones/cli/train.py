@@ -5,7 +5,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,6 @@ from backbones import catalog, recipes
 from backbones.cli import tables
 from backbones.records import Options, Recipe
 
-KEPT = ("source", "deviations", "elsewhere")  # of a recipe, and no flags
 ORIGIN = ("network", "data", "val_split", "download", "weights")  # of a run, kept beside its recipe
 SETTINGS = "settings"  # the same: of the network, where its weights brought some
 RUN_FILE, CHECKPOINTS = "recipe.json", "checkpoints"  # as in backbones.train.folder, which imports torch
@@ -133,20 +132,24 @@ def _start(
 
     if (code := start_others(options, sys.argv[1:])) is not None:
         sys.exit(code)
-    resume = isinstance(notes, list)
-    data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])
+    resume, given = isinstance(notes, list), recipe
     if not isinstance(notes, list):
-        recipe, notes = recipes.size_to(recipe, data.info, notes)
+        given = recipes.check(replace(recipe, **notes))
+    data = open_data(origin["data"], val_split=origin["val_split"], download=origin["download"])
     model = create_model(
         origin["network"],
         num_classes=len(data.info.classes),
         in_chans=data.info.channels,
         weights=None if resume else origin["weights"],
-        drop_rate=recipe.drop_rate,
-        drop_path_rate=recipe.drop_path_rate,
+        drop_rate=given.drop_rate,
+        drop_path_rate=given.drop_path_rate,
         seed=options.seed,
         **origin.get(SETTINGS, {}),
     )
+    if not isinstance(notes, list):
+        side = train.input_of(model, data, options.img_size).size[0]
+        stages, momentum = len(model.stages), train.norm_momentum(model)
+        recipe, notes = recipes.size_to(recipe, data.info, notes, side=side, stages=stages, bn_momentum=momentum)
     origin = {**origin, "network": model.variant.name, SETTINGS: brought(model)}  # what the weights made it, to resume
     console = Console()
     if grow_from:
@@ -201,7 +204,7 @@ def with_flags(base: type[Command], named: Recipe) -> type[Command]:
     hints, docs = get_type_hints(Recipe), _field_docs(Recipe)
     flags: list[tuple[str, Any, Any]] = []
     for name, kind in hints.items():
-        if name not in KEPT:
+        if name not in recipes.TOLD_ONLY:
             about = arg(help=docs[name], metavar=_metavar(kind), help_behavior_hint=f"(recipe: {getattr(named, name)})")
             flags.append((name, Annotated[kind | None, about], None))
     recipe_flags = make_dataclass("RecipeFlags", flags, frozen=True)

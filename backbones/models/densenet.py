@@ -204,7 +204,10 @@ RECIPE = Recipe(
     saturation=0.4,
     lighting=0.1,
     deviations=("changed colours are clipped at black and white, which the Torch code they are from does not do",),
-    elsewhere=dict.fromkeys(("brightness", "contrast", "saturation", "lighting", "scale"), "fb.resnet.torch"),
+    elsewhere=dict.fromkeys(
+        ("crop", "scale", "hflip", "brightness", "contrast", "saturation", "lighting"),
+        "fb.resnet.torch, whose augmentation the paper adopts",
+    ),
 )
 LARGEST_RECIPE = replace(
     RECIPE, source="Sec. 4.2 of earlier versions", epochs=100, batch_size=128, milestones=(0.3, 0.6, 0.9)
@@ -223,6 +226,7 @@ CIFAR_RECIPE = Recipe(
     crop="pad",
     crop_pad=4,
     hflip=0.5,
+    elsewhere={"crop_pad": "fb.resnet.torch; the paper prints shifts and mirror images, and no figure"},
 )
 NO_BRANCH = {"drop_path_rate": "no residual branches: later layers read what a dropped one would have put out"}
 

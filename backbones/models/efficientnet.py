@@ -168,7 +168,7 @@ RECIPE = Recipe(
     elsewhere=dict.fromkeys(
         (
             *("epochs", "batch_size", "eps", "warmup_epochs", "smoothing", "model_ema", "model_ema_decay"),
-            *("scale", "hflip", "decay_norm"),
+            *("crop", "scale", "hflip", "decay_norm"),
         ),
         "the authors' release",
     ),

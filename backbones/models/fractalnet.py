@@ -236,6 +236,7 @@ RECIPE = Recipe(
     crop_pad=4,
     hflip=0.5,
     deviations=(NO_DECAY,),
+    elsewhere={"crop_pad": "usual for CIFAR; the paper prints translations, and no figure"},
 )
 IMAGENET_RECIPE = Recipe(
     source="Sec. 4",
@@ -250,6 +251,7 @@ IMAGENET_RECIPE = Recipe(
     scale=(256 / 224, 256 / 224),
     hflip=0.5,
     deviations=(*RECIPE.deviations, "crops and mirror images of 256 pixels; the paper does not print its augmentation"),
+    elsewhere=dict.fromkeys(("crop", "scale", "hflip"), "this library"),
 )
 
 

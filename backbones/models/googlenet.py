@@ -203,14 +203,13 @@ RECIPE = Recipe(
     saturation=0.5,
     lighting=0.1,
     deviations=(
-        "one process, in place of asynchronous steps on many machines",
+        "one worker, at the rate of one, where the paper's many workers take such steps side by side",
         "an exponential moving average of the weights, in place of Polyak's average",
     ),
     elsewhere={
         **dict.fromkeys(("epochs", "batch_size", "lr", "weight_decay"), "Caffe's bvlc_googlenet"),
         **dict.fromkeys(("brightness", "contrast", "saturation", "lighting"), "1312.5402, to which the paper refers"),
         "aux_weight": "Sec. 5",
-        "ratio": "Sec. 6",
         "hflip": "usual in that challenge; the paper does not say",
     },
 )

@@ -7,7 +7,7 @@ from torch import nn
 from backbones.backbone import Backbone
 from backbones.layers import Head, SamePad, he_init
 from backbones.models.googlenet import NO_BRANCH, Branches, conv_norm_relu
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.records import ONE_WORKER, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -174,12 +174,12 @@ RECIPE = Recipe(
     ratio=(3 / 4, 4 / 3),
     hflip=0.5,
     deviations=(
-        "one process, in place of asynchronous steps on many machines",
+        ONE_WORKER,
         "no photometric distortions; the paper reduces GoogLeNet's and does not say to what",
     ),
     elsewhere={
         **dict.fromkeys(
-            ("momentum", "decay_rate", "scale", "ratio", "hflip", "model_ema"),
+            ("momentum", "sched", "decay_rate", "crop", "scale", "hflip", "model_ema"),
             "GoogLeNet's training, which the paper modifies",
         ),
         "weight_decay": "TensorFlow-Slim; the paper divides Inception's by 5 and prints neither",

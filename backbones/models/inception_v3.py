@@ -11,7 +11,7 @@ from torch import nn
 from backbones.backbone import Backbone
 from backbones.layers import AuxHead, Head
 from backbones.models.googlenet import NO_BRANCH, Branches
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.records import ONE_WORKER, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -217,12 +217,12 @@ class InceptionV3(Backbone):
 BRIGHTNESS = (
     "brightness is scaled, and contrast taken about the mean grey, where the release adds and takes channel means"
 )
-DISTORTION = ("scale", "ratio", "hflip", "brightness", "contrast", "saturation", "hue")
+DISTORTION = ("crop", "scale", "ratio", "hflip", "brightness", "contrast", "saturation", "hue")
 NOT_PRINTED = (*DISTORTION, "aux_weight", "weight_decay", "decay_norm", "model_ema_decay", "momentum", "bn_momentum")
 RECIPE = Recipe(
     source="Sec. 7 and 8",
     epochs=100,
-    batch_size=1600,  # 50 replicas of 32 images
+    batch_size=32,
     lr=0.045,
     opt="rmsprop",
     momentum=0.9,
@@ -248,7 +248,7 @@ RECIPE = Recipe(
     hue=0.2,
     bn_momentum=0.0003,
     deviations=(
-        "one step on the images of all 50 replicas, each of which took its own steps on 32",
+        ONE_WORKER,
         BRIGHTNESS,
     ),
     elsewhere=dict.fromkeys(NOT_PRINTED, "the authors' release"),

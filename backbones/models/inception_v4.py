@@ -144,12 +144,7 @@ class InceptionV4(Backbone):
 RECIPE = replace(
     V3_RECIPE,
     source="Sec. 4",
-    batch_size=640,  # 20 replicas of 32 images
     aux_weight=0.3,  # not used: the paper's figures have no auxiliary classifier
-    deviations=(
-        "one step on the images of all 20 replicas, each of which took its own steps",
-        *V3_RECIPE.deviations[1:],
-    ),
     elsewhere={
         **V3_RECIPE.elsewhere,
         **dict.fromkeys(("epochs", "batch_size", "clip_grad", "smoothing"), "1512.00567, Inception-v3's training"),

@@ -172,6 +172,7 @@ RECIPE = Recipe(
         "plain stochastic gradient descent in place of the stochastic diagonal Levenberg-Marquardt method",
         "penalty j of the rubbish class: the paper calls it a positive constant and prints no value; 1 here",
     ),
+    elsewhere=dict.fromkeys(("opt", "momentum"), "this library"),
 )
 OURS: dict[str, Any] = {"paper": PAPER, "input_size": (1, 32, 32), "crop": 1.0, "num_classes": 10, "cannot": NO_BRANCH}
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from backbones.backbone import Backbone
 from backbones.layers import Head, SamePad
-from backbones.records import NO_BRANCH, Departure, Paper, Recipe, Reported, Variant
+from backbones.records import NO_BRANCH, ONE_WORKER, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -137,6 +137,7 @@ class MobileNetV1(Backbone):
 
 
 AS_INCEPTION = "1512.00567, Sec. 8: training was similar to Inception-v3's, the paper says"
+CODE = "the authors' release"
 RECIPE = Recipe(
     source="Sec. 3.2, and 1512.00567, Sec. 8, to which it refers",
     epochs=100,
@@ -159,12 +160,15 @@ RECIPE = Recipe(
     scale=(0.2, 1.0),
     hflip=0.5,
     deviations=(
-        "steps of one machine, in place of the asynchronous steps of many",
+        ONE_WORKER,
+        "no photometric distortion; the paper reduces Inception-v3's and says only that it limits small crops",
         "no crop below a fifth of the image: the paper limits small crops and prints no figure",
     ),
     elsewhere={
-        **dict.fromkeys(("lr", "batch_size", "epochs", "decay_rate", "decay_epochs", "clip_grad"), AS_INCEPTION),
-        **dict.fromkeys(("weight_decay", "decay_norm", "model_ema_decay", "momentum"), "the authors' release"),
+        **dict.fromkeys(("lr", "batch_size", "epochs", "sched", "decay_rate", "decay_epochs"), AS_INCEPTION),
+        **dict.fromkeys(("alpha", "eps", "clip_grad"), AS_INCEPTION),
+        **dict.fromkeys(("weight_decay", "decay_norm", "momentum", "model_ema", "model_ema_decay"), CODE),
+        **dict.fromkeys(("crop", "ratio", "hflip"), CODE),
         "scale": "this library",
     },
 )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from backbones.backbone import Backbone
 from backbones.layers import DropPath, Head, SamePad
 from backbones.models.mobilenet_v1 import truncated_init
-from backbones.records import Departure, Paper, Recipe, Reported, Variant
+from backbones.records import ONE_WORKER, Departure, Paper, Recipe, Reported, Variant
 from backbones.registry import register
 
 PAPER = Paper(
@@ -173,12 +173,12 @@ RECIPE = Recipe(
     saturation=0.5,
     hue=0.2,
     deviations=(
-        "one worker, where the paper trains with 16 asynchronous ones",
+        ONE_WORKER,
         "brightness is scaled, and contrast taken about the mean grey, where the release adds and takes channel means",
     ),
     elsewhere=dict.fromkeys(
         (
-            *("epochs", "eps", "smoothing", "model_ema", "model_ema_decay", "scale", "hflip"),
+            *("epochs", "eps", "smoothing", "model_ema", "model_ema_decay", "crop", "scale", "hflip"),
             *("brightness", "contrast", "saturation", "hue", "decay_norm", "decay_depthwise"),
         ),
         "the authors' release",

@@ -386,7 +386,7 @@ MOBILE_RECIPE = Recipe(
         **dict.fromkeys(
             (
                 *("batch_size", "lr", "momentum", "weight_decay", "decay_norm", "decay_rate", "decay_epochs"),
-                *("clip_grad", "scale", "ratio", "hflip", "brightness", "contrast", "saturation", "hue", "bn_momentum"),
+                *("clip_grad", "crop", "scale", "hflip", "brightness", "contrast", "saturation", "hue", "bn_momentum"),
             ),
             "the authors' release",
         ),

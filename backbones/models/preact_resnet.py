@@ -16,7 +16,6 @@ from backbones.models.resnet import (
     CHANNELS,
     CIFAR_CHANNELS,
     CIFAR_MAPS,
-    CIFAR_RECIPE,
     EXPANSION,
     MAPS,
     PER_CHANNEL,
@@ -27,6 +26,7 @@ from backbones.models.resnet import (
     conv_norm,
     make_shortcut,
 )
+from backbones.models.resnet import WARM_RECIPE as RESNET_WARM_RECIPE
 from backbones.records import Departure, Paper, Reported, Variant
 from backbones.registry import register
 
@@ -244,14 +244,16 @@ IMAGENET_RECIPE = replace(
     sched="step",
     milestones=(30 / 90, 60 / 90),
     deviations=(PER_CHANNEL, "the rate falls at 30 and 60 epochs as printed; that training ends after 90 is not"),
+    elsewhere={
+        "epochs": "this library",
+        **dict.fromkeys(("crop", "scale", "hflip", "lighting"), "1512.03385, ResNet's"),
+    },
 )
 WARM_RECIPE = replace(
-    CIFAR_RECIPE,
+    RESNET_WARM_RECIPE,
     source="Appendix",
-    warmup_epochs=400 / (50_000 / 128),
-    warmup_rate=0.1,
-    warmup_ramp=False,
     deviations=(PER_CHANNEL,),
+    elsewhere=dict.fromkeys(("epochs", "sched", "milestones", "decay_rate", "crop_pad"), "1512.03385, ResNet's"),
 )
 IN_3X3 = replace(STRIDE_IN_3X3, section="1512.03385, Table 1")
 POOL_FIRST = Departure(

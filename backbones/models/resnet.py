@@ -224,6 +224,7 @@ RECIPE = Recipe(
         PER_CHANNEL,
         "the rate falls after 10 epochs without progress; the paper does not say how long it waits",
     ),
+    elsewhere={"lighting": "AlexNet's, to which Sec. 3.4 refers"},
 )
 CIFAR_RECIPE = Recipe(
     source="Sec. 4.2",

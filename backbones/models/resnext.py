@@ -142,7 +142,13 @@ RECIPE = Recipe(
     saturation=0.4,
     lighting=0.1,
     deviations=("changed colours are clipped at black and white, which the Torch code they are from does not do",),
-    elsewhere=dict.fromkeys(("epochs", "nesterov", "brightness", "contrast", "saturation", "lighting"), CODE),
+    elsewhere=dict.fromkeys(
+        (
+            *("epochs", "nesterov", "milestones", "scale", "hflip"),
+            *("brightness", "contrast", "saturation", "lighting"),
+        ),
+        CODE,
+    ),
 )
 CIFAR_RECIPE = Recipe(
     source="Appendix A",

@@ -201,7 +201,10 @@ RECIPE = Recipe(
     scale=(0.08, 1.0),
     hflip=0.5,
     deviations=("the mean and deviation of each channel in place of the mean colour",),
-    elsewhere={"weight_decay": "1512.03385, ResNet's; the paper prints none"},
+    elsewhere={
+        "weight_decay": "1512.03385, ResNet's; the paper prints none",
+        "scale": "1409.4842, GoogLeNet's; the paper prints that size and aspect are drawn, and no figures",
+    },
 )
 RECIPE_154 = replace(
     RECIPE,
@@ -213,6 +216,7 @@ RECIPE_154 = replace(
         *RECIPE.deviations,
         "batch norms learn to the end; the paper freezes them for the last few epochs and does not say how many",
     ),
+    elsewhere={**RECIPE.elsewhere, "smoothing": "1512.00567; the paper prints no figure"},
 )
 ONE_CROP = "single centre crop"
 AT_320 = f"{ONE_CROP}, trained at 320"

@@ -20,6 +20,7 @@ from backbones.models.senet import (
     excite_branches,
 )
 from backbones.models.senet import PAPER as SENET_PAPER
+from backbones.models.shufflenet_v1 import RECIPE as SHUFFLENET_RECIPE
 from backbones.models.shufflenet_v1 import ShuffleNetV1
 from backbones.models.wide_resnet import CIFAR_RECIPE, CifarWideResNet
 from backbones.records import NO_BRANCH, Recipe, Reported, Variant
@@ -166,6 +167,7 @@ MOBILE_RECIPE = replace(
     deviations=(
         "the rate falls after ten epochs without a better accuracy; the paper watches the loss and prints no patience",
         "about 400 epochs, taken as 400",
+        SHUFFLENET_RECIPE.deviations[-1],
         RECIPE.deviations[-1],
     ),
     elsewhere=dict.fromkeys(
@@ -224,8 +226,19 @@ register(
 
 CIFAR = "Sec. 5.1, additional datasets"
 OWN_RATES = "rates, batch and weight decay of the network's own paper, which this paper follows and does not print"
-RESNET_RECIPE = replace(WARM_RECIPE, source=CIFAR, deviations=(OWN_RATES,))
-WRN_RECIPE = replace(CIFAR_RECIPE, source=CIFAR, deviations=(OWN_RATES,))
+TAKEN = (
+    *("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay", "sched", "milestones", "decay_rate"),
+    *("warmup_epochs", "warmup_rate", "warmup_ramp", "pad_mode"),
+)
+
+
+def taken_from(recipe: Recipe, paper: str) -> Recipe:
+    """How a CIFAR network is trained, which this paper takes over."""
+    return replace(recipe, source=CIFAR, deviations=(OWN_RATES,), elsewhere=dict.fromkeys(TAKEN, paper))
+
+
+RESNET_RECIPE = taken_from(WARM_RECIPE, "1603.05027")
+WRN_RECIPE = taken_from(CIFAR_RECIPE, "1605.07146")
 PREACT = (SECifarPreActResNet, RESNET_RECIPE)
 CIFAR_NETWORKS: dict[str, tuple[type[Backbone], Recipe, dict[str, Any], float, float]] = {  # ..., errors in %
     "se_resnet110_cifar": (*PREACT, {"depth": 110, "bottleneck": False, "shortcut": "A"}, 5.21, 23.85),

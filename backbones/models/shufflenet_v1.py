@@ -152,7 +152,9 @@ RECIPE = Recipe(
     deviations=("crops of 8 to 100 % of the image, where the paper says slightly milder ones than ResNeXt's",),
     elsewhere={
         **dict.fromkeys(("scale", "brightness", "contrast", "saturation"), "the authors' release"),
-        **dict.fromkeys(("momentum", "nesterov", "hflip"), "1611.05431, ResNeXt's training, which the paper follows"),
+        **dict.fromkeys(
+            ("momentum", "nesterov", "crop", "hflip"), "1611.05431, ResNeXt's training, which the paper follows"
+        ),
     },
 )
 RELEASE = "authors' release, page of ShuffleNetV1"

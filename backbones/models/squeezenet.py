@@ -167,6 +167,7 @@ RECIPE = Recipe(
     scale=(256 / 227, 256 / 227),
     crop_from="squashed",
     deviations=("the mean and deviation of each channel in place of the mean colour",),
+    elsewhere=dict.fromkeys(("scale", "crop_from"), "Caffe, whose images of ImageNet are 256 by 256"),
 )
 PADDED = "the release pads conv10 by 1, so that it computes 15x15 values, where Table 1 prints 13x13: 833 M without"
 TWICE = "1.7 G are floating-point operations, which are twice the multiply-adds"

@@ -91,10 +91,11 @@ RECIPE = Recipe(
     deviations=(
         "scale jitter from the start, where the paper fine-tunes a network trained at a fixed scale",
         "Glorot's initialisation for every depth, with which the paper replaces its start from a trained network A; "
-        "backbones.train.grow_from makes that start",
+        "--grow-from makes that start",
         "the mean and deviation of each channel in place of the mean colour",
         "the rate falls after 10 epochs without progress; the paper does not say how long it waits",
     ),
+    elsewhere={"lighting": "AlexNet's, to which Sec. 3.1 refers"},
 )
 BATCH_NORM = Departure("batch normalisation before every ReLU of a convolution", "no normalisation", "Sec. 2.1")
 DENSE = "dense evaluation"

@@ -148,15 +148,23 @@ RECIPE = Recipe(
     model_ema=True,
     model_ema_decay=0.9999,
     crop="area",
-    scale=(0.08, 1.0),
+    scale=(0.05, 1.0),
     hflip=0.5,
+    brightness=32 / 255,
+    contrast=0.5,
+    saturation=0.5,
+    hue=0.2,
     deviations=(
         "256 images per step and 100 epochs, which the paper does not print (it trained on 60 GPUs for three days)",
         "an exponential moving average of the weights, in place of Polyak's average",
+        "brightness is scaled, and contrast taken about the mean grey, where the release adds and takes channel means",
     ),
     elsewhere={
         **dict.fromkeys(("batch_size", "epochs"), "this library"),
-        **dict.fromkeys(("scale", "hflip", "model_ema_decay"), "Inception-v3's training, on which the paper builds"),
+        **dict.fromkeys(
+            ("crop", "scale", "hflip", "brightness", "contrast", "saturation", "hue", "model_ema_decay"),
+            "the release of Inception-v3, with which the paper compares",
+        ),
     },
 )
 SYMMETRIC = Departure("max-poolings padded by 1 on every side", "SAME padding of the author's release", "Fig. 5")

@@ -73,6 +73,7 @@ RECIPE = Recipe(
         "the mean and deviation of each channel in place of the mean of each pixel",
         "the rate falls after 10 epochs without progress, where the authors lowered it by hand",
     ),
+    elsewhere=dict.fromkeys(("sched", "decay_rate"), "AlexNet's; the paper prints that the rate is lowered by hand"),
 )
 
 register(

@@ -89,6 +89,12 @@ def make_optimiser(model: Backbone, recipe: Recipe) -> Optimizer:
     return SGD(told, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
+def norm_momentum(model: nn.Module) -> float | None:
+    """The smallest share of a batch that a batch norm of the network takes in; None where it has none."""
+    norms = (m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    return min((momentum for momentum in norms if momentum is not None), default=None)
+
+
 def set_norm_momentum(model: nn.Module, momentum: float) -> None:
     """Let batch norms take so large a share of each batch into their running statistics."""
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
