@@ -278,7 +278,9 @@ class Loop:
         if self._blueprint:
             shape = (self.model.in_channels, *self.loaders.size)
             batches = chain(loader, shard.padding(loader, self.fabric.world_size, shape))
-        with evaluating(self.model), torch.inference_mode(), self.fabric.autocast():
+        # pieces that were put together in inference mode could not be trained afterwards
+        without_gradients = torch.no_grad() if self._blueprint else torch.inference_mode()
+        with evaluating(self.model), without_gradients, self.fabric.autocast():
             for number, batch in enumerate(batches):
                 self.watch.at(self.step, "validation")
                 pictures, labels = self.fabric.to_device(batch)
