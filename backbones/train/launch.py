@@ -6,8 +6,9 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -18,6 +19,8 @@ from backbones.layers import RandomPath
 from backbones.records import Options
 from backbones.train.shard import ShardedStrategy
 from backbones.train.stopping import PATIENCE
+
+T = TypeVar("T")
 
 
 def started() -> tuple[int, int] | None:
@@ -85,6 +88,23 @@ def connect(model: nn.Module, options: Options) -> Fabric:
             raise ValueError(str(error)) from None
         fabric.launch()
     return fabric
+
+
+def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
+    """What the first process finds, for all of them. Its error ends them all."""
+    found: Any = None
+    error: BaseException | None = None
+    if fabric.is_global_zero:
+        try:
+            found = work()
+        except BaseException as raised:
+            error = raised
+    failed, found = fabric.broadcast((error is not None, found))
+    if error:
+        raise error
+    if failed:
+        raise SystemExit(2)
+    return found
 
 
 def _devices(asked: str) -> list[int]:

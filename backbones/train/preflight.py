@@ -15,7 +15,25 @@ from backbones.cost.memory import Optimizer, Precision
 from backbones.records import Options, Recipe
 from backbones.train.loss import training_loss
 
+LEAST = {
+    "accumulate": 1,
+    "workers": 0,
+    "nodes": 1,
+    "early_stop": 1,
+    "checkpoint_every_steps": 1,
+    "checkpoint_every_minutes": 0,
+    "snapshot_epochs": 1,
+    "hang_seconds": 1,
+}
+"""the smallest value of each option"""
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_options(options: Options) -> None:
+    """ValueError for options that cannot be followed."""
+    for name, least in LEAST.items():
+        if (value := getattr(options, name)) is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} {value}; give {least} or more")
 
 
 def check_disk(folder: Path, model: nn.Module) -> None:

@@ -3,14 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from rich.console import Console
 
 from backbones import factory
@@ -50,20 +49,9 @@ from backbones.train.watch import RETRY, Watch
 
 BEGAN = ("images", "left_out", "threads", "here")
 """of a run's settings: with what it began, and goes on"""
-LEAST = {
-    "accumulate": 1,
-    "workers": 0,
-    "nodes": 1,
-    "early_stop": 1,
-    "checkpoint_every_steps": 1,
-    "checkpoint_every_minutes": 0,
-    "snapshot_epochs": 1,
-    "hang_seconds": 1,
-}
 LOST = ("gloo", "nccl", "NCCL", "onnection")
 """words in the errors of a process that has lost another one"""
 
-T = TypeVar("T")
 State = dict[str, Any]
 
 
@@ -99,7 +87,7 @@ def fit(
     options = options or Options()
     console = (console or Console()) if is_first_process() else Console(quiet=True)
     recipe = check(recipe)
-    _check(options)
+    preflight.check_options(options)
     if options.early_stop and data.val is None:
         raise ValueError("--early-stop watches the validation part, and there is none; add --val-split 0.1")
     preprocessing = input_of(model, data, options.img_size)
@@ -133,7 +121,7 @@ class _Run:
         self.watch = Watch(self.options.hang_seconds, self._tell, lambda rank: log_of(self.folder, rank))
         with ExitStack() as held:
             with self._told_of_errors():
-                self.folder, began, state = _by_first(self.fabric, lambda: self._make_ready(held))
+                self.folder, began, state = launch.by_first(self.fabric, lambda: self._make_ready(held))
                 self.data = _without(self.data, began["left_out"])
                 loop = self._loop()
                 if state:
@@ -320,23 +308,6 @@ class _Run:
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-def _by_first(fabric: Fabric, work: Callable[[], T]) -> T:
-    """What the first process finds, for all of them. Its error ends them all."""
-    found: Any = None
-    error: BaseException | None = None
-    if fabric.is_global_zero:
-        try:
-            found = work()
-        except BaseException as raised:
-            error = raised
-    failed, found = fabric.broadcast((error is not None, found))
-    if error:
-        raise error
-    if failed:
-        raise SystemExit(2)
-    return found
-
-
 def _without(data: Data, left_out: Sequence[str]) -> Data:
     return leave_out(data, [Bad(where, "") for where in left_out])
 
@@ -348,10 +319,3 @@ def _obey(number: int) -> None:
     if number == signal.SIGUSR2:
         os.kill(os.getpid(), number)
     raise SystemExit(128 + number)
-
-
-def _check(options: Options) -> None:
-    """ValueError for options that cannot be followed."""
-    for name, least in LEAST.items():
-        if (value := getattr(options, name)) is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} {value}; give {least} or more")
