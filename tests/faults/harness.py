@@ -48,7 +48,7 @@ SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGINT)
 FINE = (0, -signal.SIGKILL, -signal.SIGTERM, 130, 143, RETRY)
 """how a process may end that was struck: before it heeds signals, after a checkpoint, or because the other was"""
 COUNTS = ("runs", "kills", "stops", "lost", "differed", "unwilling")
-"""unwilling: processes that ended otherwise than they should, or not within 90 s"""
+"""unwilling: lives with a process that ended otherwise, such as one struck, or left alone, while it starts"""
 
 
 @dataclass(frozen=True)
