@@ -20,7 +20,7 @@ from tyro.conf import Positional
 
 from backbones import create_model
 from backbones.data import make_loader, open_data, preprocessing_for, train_transform
-from backbones.train.loaders import threads_beside
+from backbones.train.loaders import computing_threads, threads_beside
 from backbones.train.loss import training_loss
 from backbones.train.optimise import make_optimiser
 
@@ -41,7 +41,7 @@ def main(
     model = create_model(network, num_classes=2).train()
     optimiser = make_optimiser(model, recipe)
     steps = 8
-    with tempfile.TemporaryDirectory() as folder, threads_beside(workers):
+    with tempfile.TemporaryDirectory() as folder, computing_threads(threads_beside(workers)):
         photos(Path(folder), steps * batch)
         data = open_data(f"folder:{folder}", whole=True)
         transform = train_transform(preprocessing_for(data.info, (size, size), 3), recipe, data.info)

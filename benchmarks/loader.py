@@ -75,8 +75,8 @@ def all_of(loader: Iterable[object]) -> None:
 def ways(folder: Path, workers: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     """What is timed -> a function that does it to every image once."""
     data = open_data(f"folder:{folder}")
-    pack(folder, folder / "shards", 2**24)
-    shards = open_data(f"wds:{folder / 'shards'}", whole=True)
+    pack(folder, folder.parent / "shards", 2**24)
+    shards = open_data(f"wds:{folder.parent / 'shards'}", whole=True)
     paths = [data.train.where(i) for i in range(len(data.train))]
     pixels = [read_image(path, 3) for path in paths[:BATCH]]
     transform = train_transform(preprocessing_for(data.info, (SIZE, SIZE), 3), RECIPE, data.info)
