@@ -164,6 +164,16 @@ def test_a_run_goes_on_with_the_images_it_began_with(digits: Data, tmp_path: Pat
         fit(fewer, tmp_path / "run", resume=True)
 
 
+def test_a_run_that_does_not_say_how_it_began(digits: Data, tmp_path: Path) -> None:
+    fit(digits, tmp_path / "run", replace(QUICK, epochs=1))
+    file = tmp_path / "run" / "recipe.json"
+    told = json.loads(file.read_text())
+    del told["threads"]
+    file.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"does not say with what the run began \(threads\).*start a new run"):
+        fit(digits, tmp_path / "run", resume=True)
+
+
 def test_other_versions_are_said(digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(digits, tmp_path / "run", replace(QUICK, epochs=1))
     file = tmp_path / "run" / "recipe.json"

@@ -25,8 +25,12 @@ METRICS_FILE = "metrics.csv"
 """one row per epoch"""
 CHECKPOINTS = "checkpoints"
 """where the run stands, to go on from: see `Store`"""
+REPORT_FILE = "report.md"
+"""what came of the run, for people"""
 BAD_IMAGES = "bad_images.csv"
 """images that could not be read and were left out"""
+BEGAN = ("images", "left_out", "threads", "here")
+"""of the settings: with what a run began, and goes on"""
 BEST, LAST = "best.safetensors", "last.safetensors"
 """the network, as `backbones.load` reads it"""
 
@@ -80,9 +84,15 @@ def write_to_log(path: Path) -> int:
     return before
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What `write_settings` wrote."""
-    return dict(json.loads((folder / SETTINGS_FILE).read_text()))
+def read_beginning(folder: Path) -> dict[str, Any]:
+    """With what the run in the folder began. ValueError where it does not say."""
+    told = json.loads((folder / SETTINGS_FILE).read_text())
+    if lacking := [key for key in BEGAN if key not in told]:
+        raise ValueError(
+            f"{folder / SETTINGS_FILE} does not say with what the run began ({', '.join(lacking)}): an earlier version "
+            "wrote it, or somebody changed it; start a new run, with --weights if its network is to be the start"
+        )
+    return {key: told[key] for key in BEGAN}
 
 
 def write_settings(
@@ -106,11 +116,20 @@ def write_settings(
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written; for who holds the lock."""
-    for place in (folder, folder / CHECKPOINTS):
-        for path in place.glob(".*"):
-            if path.name != ".lock" and path.is_file():
-                path.unlink()
+    """Remove what a killed process left half-written, and nothing else that is hidden; for who holds the lock."""
+    for name in (
+        BEST,
+        LAST,
+        SETTINGS_FILE,
+        METRICS_FILE,
+        BAD_IMAGES,
+        REPORT_FILE,
+        "snapshot-*",
+        f"{CHECKPOINTS}/step-*",
+    ):
+        place, _, file = name.rpartition("/")
+        for path in (folder / place).glob(f".{file}.*"):
+            path.unlink()
 
 
 def images_of(part: Part) -> dict[str, Any]:

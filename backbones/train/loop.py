@@ -113,7 +113,6 @@ class Loop:
         return {
             "epoch": self.epoch,
             "done": self.done,
-            "images": self.done * self.recipe.batch_size,
             "step": self.step,
             "best": self.best,
             "stale": self.stale,

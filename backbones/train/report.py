@@ -12,6 +12,7 @@ from backbones.backbone import Backbone
 from backbones.data import Part
 from backbones.evaluate import Collected, Metrics
 from backbones.records import DataInfo
+from backbones.train.folder import REPORT_FILE
 from backbones.weights.file import in_place
 
 WORST = 25  # mistakes shown
@@ -39,7 +40,7 @@ class Result:
 def write_report(result: Result, model: Backbone, part: Part, info: DataInfo, notes: Sequence[str]) -> None:
     """report.md, and beside it each picture as SVG, PNG and the data it shows."""
     pictures = _draw(result, model, part, info) if find_spec("altair") else {}
-    with in_place(result.folder / "report.md") as temporary:
+    with in_place(result.folder / REPORT_FILE) as temporary:
         Path(temporary).write_text("\n".join(_text(result, model, info, notes, pictures)) + "\n")
 
 

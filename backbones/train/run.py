@@ -34,7 +34,7 @@ from backbones.train.folder import (
     locked,
     log_of,
     new_folder,
-    read_settings,
+    read_beginning,
     sweep,
     write_settings,
     write_to_log,
@@ -47,8 +47,6 @@ from backbones.train.stopping import Requests, Stopped
 from backbones.train.store import Store, holds_run
 from backbones.train.watch import RETRY, Watch
 
-BEGAN = ("images", "left_out", "threads", "here")
-"""of a run's settings: with what it began, and goes on"""
 LOST = ("gloo", "nccl", "NCCL", "onnection")
 """words in the errors of a process that has lost another one"""
 
@@ -160,7 +158,7 @@ class _Run:
         if self.resume:
             folder = Path(options.output or "")
             held.enter_context(locked(folder))
-            began = {key: read_settings(folder)[key] for key in BEGAN}
+            began = read_beginning(folder)
             if options.on_bad_image == "error":
                 unusable(self.data, options, self.console)
             self._try(_without(self.data, began["left_out"]))

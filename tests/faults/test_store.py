@@ -224,10 +224,12 @@ def test_half_written_files_are_swept_away(tmp_path: Path) -> None:
     save(folder, 1)
     (folder / ".step-000000002.safetensors.abc").write_bytes(b"half")
     (tmp_path / ".best.safetensors.abc").write_bytes(b"half")
-    (tmp_path / ".lock").touch()
+    (tmp_path / ".snapshot-010.safetensors.abc").write_bytes(b"half")
+    for name in (".lock", ".gitignore", ".env"):
+        (tmp_path / name).touch()
     sweep(tmp_path)
     assert [path.name for path in folder.iterdir()] == ["step-000000001.safetensors"]
-    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINTS, ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINTS, ".lock", ".gitignore", ".env"}
 
 
 def test_what_cannot_be_read_now_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
