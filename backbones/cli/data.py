@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
-from rich.progress import Progress
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from backbones.cli.show import Json
@@ -30,16 +29,12 @@ class Check:
     def run(self) -> None:
         """Carry it out."""
         from backbones.choose.machine import processors
-        from backbones.data import check_all, open_data
+        from backbones.data import check_data, open_data
 
         spec = f"folder:{self.data}" if ":" not in self.data or Path(self.data).exists() else self.data
         opened = open_data(spec, whole=True)
         processes = len(processors()) if self.workers is None else self.workers
-        parts = {name: part for name, part in opened.parts.items() if name == "train" or part is not opened.train}
-        images = {name: len(part) for name, part in parts.items()}
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("decoding", total=sum(images.values()))
-            found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}
+        images, found = check_data(opened, processes, Console(stderr=True))
         bad = [{"part": name, **asdict(one)} for name, ones in found.items() for one in ones]
         if self.json_:
             print(json.dumps({"data": self.data, "images": images, "bad": bad}, indent=1))

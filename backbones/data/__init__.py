@@ -6,7 +6,7 @@ from backbones.data.loader import EpochSampler, Loaded, end_workers, make_loader
 from backbones.data.pack import pack
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
-from backbones.data.survey import Bad, check_all, check_part, colours_of, leave_out, told
+from backbones.data.survey import Bad, check_all, check_data, check_part, colours_of, leave_out, told
 from backbones.data.transforms import eval_transform, mixer, preprocessing_for, train_transform
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Loaded",
     "Part",
     "check_all",
+    "check_data",
     "check_part",
     "colours_of",
     "end_workers",

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -60,6 +62,16 @@ def check_all(part: Part, processes: int = 0, done: Callable[[int], None] = lamb
     finally:  # whoever stops it goes on from there
         checked.save()
     return bad
+
+
+def check_data(data: Data, processes: int, console: Console) -> tuple[dict[str, int], dict[str, list[Bad]]]:
+    """How many images each part has, and `check_all` of it; a part that stands for another is looked at once."""
+    parts = {name: part for name, part in data.parts.items() if name == "train" or part is not data.train}
+    images = {name: len(part) for name, part in parts.items()}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("looking at every image", total=sum(images.values()))
+        found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}
+    return images, found
 
 
 def leave_out(data: Data, bad: Sequence[Bad]) -> Data:

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
-from backbones.data import Bad, Data, check_all, workers_by_default
+from backbones.data import Bad, Data, check_data, workers_by_default
 from backbones.records import Options
 from backbones.train.folder import BAD_IMAGES
 from backbones.weights.file import in_place
@@ -21,12 +20,9 @@ def unusable(data: Data, options: Options, console: Console) -> dict[tuple[str, 
 
     ValueError that lists all of them, where the run is not to leave any out, or where they are more than a tenth.
     """
-    parts = {name: part for name, part in data.parts.items() if name == "train" or part is not data.train}
-    total = sum(len(part) for part in parts.values())
     processes = workers_by_default() if options.workers is None else options.workers
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("looking at every image", total=total)
-        found = {name: check_all(part, processes, lambda n: bar.advance(task, n)) for name, part in parts.items()}
+    images, found = check_data(data, processes, console)
+    total = sum(images.values())
     bad = {(name, i): one for name, ones in found.items() for i, one in enumerate(ones)}
     listed = "\n".join(f"  {one.where}: {one.reason}" for one in bad.values())
     how = f"{len(bad):,} of {total:,} images cannot be used"
