@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select as system_select
 import stat
 import sys
 from collections.abc import Callable
@@ -60,12 +61,19 @@ def main() -> None:
             command.run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough; as the shell tells it
-        sys.stderr.close()
-        sys.exit(141)
     except MISTAKES as error:
         if isinstance(error, KeyError | IndexError):
             raise
+        if isinstance(error, BrokenPipeError) and _unread():
+            sys.stderr.close()
+            sys.exit(141)  # as the shell tells it
         if not others or stat.S_ISREG(os.fstat(2).st_mode):  # the first process says it; another one to its log only
             print(f"backbones: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _unread() -> bool:
+    """Has the reader of what we print, such as head, gone? A broken pipe may also be one to a process of ours."""
+    look = system_select.poll()
+    look.register(1, 0)
+    return any(event & system_select.POLLERR for _, event in look.poll(0))
