@@ -21,9 +21,9 @@ import torch
 from backbones import catalog, cli, create_model, model_info
 from backbones.choose import Failure, Latency, group, latency, machine, measure, measuring
 from backbones.choose.cache import Cache
-from backbones.choose.machine import Machine
 from backbones.choose.process import Failed, Worker
 from backbones.choose.worker import _filled
+from backbones.machine import Machine
 
 HERE = Machine("a processor", 4, 1 << 34, "a system", "")
 VERSIONS = {"python": "3.11", "torch": "2.15", "backbones": "0.1"}

@@ -13,10 +13,10 @@ from backbones.build import build_on_meta
 from backbones.choose import prediction
 from backbones.choose.cache import Cache
 from backbones.choose.latency import Setting
-from backbones.choose.machine import Machine
 from backbones.choose.prediction import MODULE, calibrate, features, fit, predict
 from backbones.choose.probing import Prober, module_seconds
 from backbones.cost.calls import calls, made
+from backbones.machine import Machine
 
 
 def test_calibration() -> None:

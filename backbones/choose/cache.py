@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from backbones import catalog
 from backbones.choose.latency import Latency, Setting
-from backbones.choose.machine import Machine
+from backbones.machine import Machine
 from backbones.places import cache_folder
 
 log = logging.getLogger("backbones")

@@ -10,7 +10,7 @@ from statistics import median
 from types import TracebackType
 from typing import Any, TypeVar
 
-from backbones.choose import machine
+from backbones import machine
 from backbones.choose.latency import Block, Failure, Latency, Setting, drift, flags, percentile, quietest
 from backbones.choose.process import Failed, Worker
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from backbones.choose.machine import Machine
+from backbones.machine import Machine
 
 MOST_DRIFT = 0.05
 """of the calibration kernel, beyond which a latency is flagged"""

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
-from backbones import catalog
-from backbones.choose import machine
+from backbones import catalog, machine
 from backbones.choose.cache import Cache
 from backbones.choose.group import Group, place
 from backbones.choose.latency import Failure, Latency, Setting

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf, sqrt
 from typing import Any, TypeVar
 
-from backbones import catalog
-from backbones.choose import machine
+from backbones import catalog, machine
 from backbones.choose.cache import Cache
 from backbones.choose.latency import MOST_DRIFT, Failure, Latency, Setting
 from backbones.choose.measuring import measure

@@ -28,8 +28,8 @@ class Check:
 
     def run(self) -> None:
         """Carry it out."""
-        from backbones.choose.machine import processors
         from backbones.data import check_data, open_data
+        from backbones.machine import processors
 
         spec = f"folder:{self.data}" if ":" not in self.data or Path(self.data).exists() else self.data
         opened = open_data(spec, whole=True)
@@ -63,8 +63,8 @@ class Pack:
 
     def run(self) -> None:
         """Carry it out."""
-        from backbones.choose.machine import processors
         from backbones.data import pack
+        from backbones.machine import processors
 
         packed = pack(self.folder, self.out, round(self.shard_size * 1e6), len(processors()))
         for name, (shards, images) in packed.items():
