@@ -16,6 +16,7 @@ _HOMES = {
     "scale": "scaling",
     "compare": "catalog",
     "select": "choose",
+    "optimize": "infer.optimize",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }

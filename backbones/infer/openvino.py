@@ -1,0 +1,128 @@
+"""OpenVINO: in float32, bfloat16 or int8, as one computation on all threads or several beside each other."""
+
+import logging
+from contextlib import redirect_stdout
+from functools import cached_property
+from io import StringIO
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from backbones.infer.graph import quiet
+from backbones.infer.source import Candidate, Source, batches
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+MOST_CALIBRATED = 300
+"""images that ranges of numbers are estimated from"""
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def model(source: Source, precision: str) -> Any:
+    """OpenVINO's model, made once: one for float32 and bfloat16, and one for int8."""
+    made = source.converted
+    if "float" not in made:
+        made["float"] = _converted(source)
+    if precision != "int8":
+        return made["float"]
+    if "int8" not in made:
+        made["int8"] = _quantized(made["float"], source)
+    return made["int8"]
+
+
+def _converted(source: Source) -> Any:
+    """OpenVINO's model of what torch.export sees, for any number of images where that holds for any."""
+    import openvino
+
+    with quiet():
+        model = openvino.convert_model(source.program)
+    model.reshape({place: _shape(x, -1 if source.any_batch else len(x)) for place, x in enumerate(source.example)})
+    return model
+
+
+def _quantized(model: Any, source: Source) -> Any:
+    """The model with int8 convolutions and matrix products, ranges taken from the calibration images."""
+    import nncf
+
+    assert source.calibration is not None
+    images = batches(source.calibration[:MOST_CALIBRATED], 1 if source.any_batch else source.batch)
+    with quiet(), redirect_stdout(StringIO()):  # progress bars
+        nncf.set_log_level(logging.ERROR)
+        dataset = nncf.Dataset([image.numpy() for image in images])
+        return nncf.quantize(model, dataset, subset_size=len(images))
+
+
+def _shape(tensor: Tensor, batch: int) -> list[int]:
+    return [batch, *tensor.shape[1:]]
+
+
+class OpenVINO:
+    """A model compiled for batches of the example's size, and when others come, once more for any."""
+
+    def __init__(self, model: Any, source: Source, candidate: Candidate) -> None:
+        self._model, self._parts, self._streams = model, candidate.parts, candidate.streams
+        self._example, self._any, self._spec = source.example, source.any_batch, source.out_spec
+        rest = "bf16" if has_bf16() else "f32"  # of what int8 does not compute
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": HINTS.get(candidate.precision, rest),
+            "PERFORMANCE_HINT": "LATENCY" if candidate.streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": str(candidate.streams),
+            "INFERENCE_NUM_THREADS": str(source.threads),
+        }
+        self._bound = self._compile(source.batch // candidate.parts)
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        bound = len(tensors[0]) == len(self._example[0])
+        parts = list(zip(*(x.contiguous().chunk(self._parts) for x in tensors), strict=True)) if bound else [tensors]
+        requests = self._bound if bound else self._unbound
+        begun = [requests.begin(part) for part in parts]
+        columns = zip(*(requests.end(request) for request in begun), strict=True)
+        return pytree.tree_unflatten([c[0] if len(c) == 1 else torch.cat(c) for c in columns], self._spec)
+
+    @cached_property
+    def _unbound(self) -> "_Requests":
+        return self._compile(-1)
+
+    def _compile(self, batch: int) -> "_Requests":
+        import openvino
+
+        model = self._model
+        if self._any:
+            model = model.clone()
+            model.reshape({place: _shape(x, batch) for place, x in enumerate(self._example)})
+        return _Requests(openvino.Core().compile_model(model, "CPU", self._settings))
+
+
+class _Requests:
+    """Of a compiled model: as many as are under way at a time, used again."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled, self._idle = compiled, SimpleQueue[Any]()
+        self._idle.put(compiled.create_infer_request())
+
+    def begin(self, tensors: tuple[Tensor, ...]) -> tuple[Any, list[Tensor]]:
+        """Start to compute; memory of the images is read until the end."""
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._compiled.create_infer_request()
+        kept = [x.detach().contiguous() for x in tensors]
+        request.start_async({place: x.numpy() for place, x in enumerate(kept)}, share_inputs=True)
+        return request, kept
+
+    def end(self, begun: tuple[Any, list[Tensor]]) -> list[Tensor]:
+        """Wait, and copy the results out."""
+        request, _ = begun
+        request.wait()
+        results = [torch.from_numpy(np.array(tensor.data)) for tensor in request.output_tensors]
+        self._idle.put(request)
+        return results

@@ -1,0 +1,124 @@
+"""What is made fast, and in which ways it may be computed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from backbones.infer import graph
+from backbones.infer.fold import fold
+
+Run = Callable[..., Any]
+"""tensors in, what the module returns out"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute a network: it is built, checked, measured, and taken or not."""
+
+    engine: str
+    """torch, openvino or onnxruntime"""
+    precision: str
+    """of the numbers inside: fp32, bf16, or int8"""
+    how: str = ""
+    """what else tells it from its like"""
+    parts: int = 1
+    """into which a batch is cut"""
+    streams: int = 1
+    """how many are computed at a time, each with its share of the threads"""
+
+    @property
+    def name(self) -> str:
+        cut = f"in {self.parts} parts" if self.parts > 1 else ""
+        beside = f"{self.streams} at a time" if self.streams > 1 else ""
+        return " ".join(word for word in (self.engine, self.precision, self.how, cut, beside) if word)
+
+
+class Source:
+    """A module and an example of what it takes. What engines build from is made once, when the first needs it."""
+
+    def __init__(
+        self, module: nn.Module, example: Sequence[Tensor], threads: int, calibration: Tensor | None = None
+    ) -> None:
+        self.module = deepcopy(module).eval().requires_grad_(False)
+        self.example, self.threads, self.calibration = tuple(example), threads, calibration
+
+    @property
+    def batch(self) -> int:
+        return len(self.example[0])
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """What torch.export sees."""
+        return graph.export(self.module, self.example)
+
+    @cached_property
+    def converted(self) -> dict[str, Any]:
+        """Models of other engines, made before, by what they are."""
+        return {}
+
+    @cached_property
+    def out_spec(self) -> Any:
+        """How the results are put together."""
+        return self.program.call_spec.out_spec
+
+    @cached_property
+    def any_batch(self) -> bool:
+        """Whether what torch.export sees holds for any number of images."""
+        given = self.program.graph_signature.user_inputs
+        return all(
+            not isinstance(node.meta["val"].shape[0], int)
+            for node in self.program.graph.find_nodes(op="placeholder")
+            if node.name in given
+        )
+
+    def folded(self) -> GraphModule:
+        """A graph of its own for whoever asks, norms folded."""
+        return fold(graph.graph_of(self.program))
+
+    def of_size(self, count: int) -> tuple[Tensor, ...]:
+        """The example with so many images."""
+        return tuple(x.repeat(-(-count // len(x)), *[1] * (x.dim() - 1))[:count] for x in self.example)
+
+
+def batches(images: Tensor, size: int) -> list[Tensor]:
+    """So many images each; the last may have fewer."""
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def in_parts(run: Run, parts: int) -> Run:
+    """One part of the batch after the other, so that what is computed on stays in the caches."""
+    if parts == 1:
+        return run
+
+    def cut(*tensors: Tensor) -> Any:
+        if len(tensors[0]) < parts:
+            return run(*tensors)
+        return joined([run(*part) for part in zip(*(x.chunk(parts) for x in tensors), strict=True)])
+
+    return cut
+
+
+def joined(results: Sequence[Any]) -> Any:
+    """Results of parts of a batch as one."""
+    flat = [torch.utils._pytree.tree_flatten(result) for result in results]
+    tensors = [torch.cat(column) for column in zip(*(leaves for leaves, _ in flat), strict=True)]
+    return torch.utils._pytree.tree_unflatten(tensors, flat[0][1])
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """With so many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
