@@ -229,6 +229,8 @@ class Options:
     """side of the network's input; the paper's by default"""
     workers: int | None = None
     """processes that load images, 0 for none; half of the processors by default, up to 8"""
+    decode: Literal["exact", "scaled"] = "exact"
+    """scaled: JPEGs larger than their crop needs are decoded smaller, for other pixels sooner (with --crop area)"""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """of the computation, as Lightning names it; the weights are kept in 32 bits. auto: bf16-mixed where the hardware
     has it, else 32-true"""

@@ -193,7 +193,7 @@ class Loop:
         images_here, mean = sum(len(labels) for _, labels in batches), 0.0
         for part, (images, labels) in enumerate(batches):
             images, labels = self.fabric.to_device((images, labels))
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = self.loaders.finish(images).contiguous(memory_format=torch.channels_last)
             self._seed(part, len(batches[0][1]))
             mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
             self.watch.at(self.step, "forward pass")
@@ -302,7 +302,7 @@ class Loop:
             for number, batch in enumerate(batches):
                 self.watch.at(self.step, "validation")
                 pictures, labels = self.fabric.to_device(batch)
-                logits = self.model(pictures)[: len(labels)]
+                logits = self.model(self.loaders.finish_val(pictures))[: len(labels)]
                 lost = F.cross_entropy(logits.float(), labels, reduction="sum").item()
                 sums += torch.tensor([lost, (logits.argmax(1) == labels).sum().item(), len(labels)])
                 stop = self.agreement.after_step()[0] if number < common else 0
