@@ -72,6 +72,12 @@ def busy(which: Iterable[int]) -> float | None:
     return None
 
 
+def own() -> float:
+    """Seconds that this process and those it started, living or ended, have computed so far."""
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system + sum(map(_worked, _started(os.getpid())))
+
+
 def crowded(threads: int) -> bool:
     """Whether others use so many processors now that so many threads would have to share. Takes 0.2 s."""
     allowed, start = processors(), time.perf_counter()
@@ -91,6 +97,23 @@ def load() -> float | None:
 def free_memory() -> int:
     """Bytes that may be taken without harm to others."""
     return _memory("MemAvailable")
+
+
+def _started(process: int) -> list[int]:
+    """The living processes that one started, and those that they started, where the system tells."""
+    found = list[int]()
+    with suppress(OSError, ValueError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    return found + [later for child in found for later in _started(child)]
+
+
+def _worked(process: int) -> float:
+    """Seconds of all its threads."""
+    with suppress(OSError, ValueError, IndexError):
+        columns = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, columns[11:15])) / os.sysconf("SC_CLK_TCK")  # with those that it has waited for
+    return 0.0
 
 
 def _siblings(cpu: int) -> list[int]:

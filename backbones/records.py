@@ -229,8 +229,13 @@ class Options:
     """side of the network's input; the paper's by default"""
     workers: int | None = None
     """processes that load images, 0 for none; half of the processors by default, up to 8"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """of the computation, as Lightning names it; the weights are kept in 32 bits"""
+    decode: Literal["exact", "scaled"] = "exact"
+    """scaled: JPEGs larger than their crop needs are decoded smaller, for other pixels sooner (with --crop area)"""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """of the computation, as Lightning names it; the weights are kept in 32 bits. auto: bf16-mixed where the hardware
+    has it, else 32-true"""
+    compile: bool = False
+    """compile the network first, which takes minutes and a C++ compiler; for long runs"""
     devices: str = "auto"
     """devices per machine: a number, or a list such as 0,2; processes, where there is no GPU"""
     nodes: int = 1

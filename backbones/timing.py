@@ -72,14 +72,14 @@ def interleaved(
 
 
 def _block(run: Callable[[], object], least: float) -> tuple[float, bool]:
-    """Seconds of the mean run, and whether no other process computed meanwhile."""
+    """Seconds of the mean run, and whether no process computed meanwhile but this one and those it started."""
     processors = machine.processors()
-    count, busy, own, start = 0, machine.busy(processors), time.process_time(), time.perf_counter()
+    count, busy, own, start = 0, machine.busy(processors), machine.own(), time.perf_counter()
     while (wall := time.perf_counter() - start) < least or not count:
         run()
         count += 1
     after = machine.busy(processors)
     if busy is None or after is None:
         return wall / count, True
-    others = after - busy - (time.process_time() - own)
+    others = after - busy - (machine.own() - own)
     return wall / count, others <= max(OTHERS * wall * len(processors), GRAIN)

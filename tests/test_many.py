@@ -14,7 +14,7 @@ from backbones import train
 from backbones.data import EpochSampler
 
 TRAIN = ("-m", "backbones", "train", "lenet5.modern", "--data", "digits", "--val-split", "0.1", "--workers", "0")
-FLAGS = ("--epochs", "1", "--batch-size", "64", "--lr", "0.01", "--opt", "sgd")
+FLAGS = ("--epochs", "1", "--batch-size", "64", "--lr", "0.01", "--opt", "sgd", "--precision", "32-true")
 
 
 SLOW_VALIDATION = """

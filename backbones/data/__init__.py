@@ -7,7 +7,7 @@ from backbones.data.pack import pack
 from backbones.data.parts import Data, Part
 from backbones.data.sources import open_data
 from backbones.data.survey import Bad, check_all, check_data, check_part, colours_of, leave_out, told
-from backbones.data.transforms import eval_transform, mixer, preprocessing_for, train_transform
+from backbones.data.transforms import eval_transform, mixer, preprocessing_for, split, train_transform
 
 __all__ = [
     "Bad",
@@ -31,6 +31,7 @@ __all__ = [
     "read_image",
     "seed_of",
     "set_epoch",
+    "split",
     "told",
     "train_transform",
     "workers_by_default",

@@ -3,14 +3,16 @@
 import errno
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 """endings of the files that count as images, in any case"""
@@ -34,10 +36,46 @@ def read_image(source: Source, channels: int, name: str = "") -> Tensor:
         raise ValueError(f"images can be read with 1 channel (gray) or 3 (RGB), not {channels}; choose channels=1 or 3")
     with _opened(source, name) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        if not turned and (pixels := _jpeg(image, channels)) is not None:
+            return pixels
         picture = _eight_bits(ImageOps.exif_transpose(image) if turned else image)
         mode = "L" if channels == 1 else "RGB"
-        pixels = np.array(picture if picture.mode == mode else picture.convert(mode))  # each copy costs 0.5 ms
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+        array = np.array(picture if picture.mode == mode else picture.convert(mode))  # each copy costs 0.5 ms
+    return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
+
+
+def read_crop(
+    source: Source,
+    channels: int,
+    size: tuple[int, int],
+    box: Callable[[int, int], tuple[int, int, int, int]],
+    name: str = "",
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """An image to be cropped to a box and resized to `size`, and the box in it; errors as in `read_image`.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its sides, as small as the box stays no smaller than `size`:
+    the decoder means the pixels in its own way, so they are near, not equal, to those of the whole image resized.
+
+    Args:
+        box: (H, W) of the image -> (top, left, height, width)
+    """
+    with _opened(source, name) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        mode = "L" if channels == 1 else "RGB"
+        if isinstance(image, JpegImageFile) and image.mode == mode and not turned:
+            wanted = box(height, width)
+            parts = next((n for n in (8, 4, 2) if wanted[2] >= n * size[0] and wanted[3] >= n * size[1]), 1)
+            if parts > 1:
+                image.draft(None, (-(-width // parts), -(-height // parts)))
+                array = np.array(image)
+                here = torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
+                return here, _within(wanted, parts, (image.height, image.width))
+            if (pixels := _jpeg(image, channels)) is not None:
+                return pixels, wanted
+            return read_image(image, channels, name), wanted
+    whole = read_image(source, channels, name)
+    return whole, box(whole.shape[1], whole.shape[2])
 
 
 def read_header(source: Source, name: str = "") -> tuple[int, int]:
@@ -54,6 +92,25 @@ def to_channels(image: Tensor, channels: int) -> Tensor:
         return image.repeat(3, 1, 1)
     red, green, blue = image.int()
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)[None]
+
+
+def _within(box: tuple[int, int, int, int], parts: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box in an image that is so many times smaller."""
+    top, left, height, width = (round(side / parts) for side in box)
+    height, width = min(height, size[0]), min(width, size[1])
+    return min(top, size[0] - height), min(left, size[1] - width), height, width
+
+
+def _jpeg(image: Image.Image, channels: int) -> Tensor | None:
+    """The pixels of an opened JPEG by torchvision's decoder: the same, sooner. None where Pillow is to read it."""
+    if not isinstance(image, JpegImageFile) or image.mode != ("L" if channels == 1 else "RGB") or image.fp is None:
+        return None
+    image.fp.seek(0)
+    content = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)
+    with suppress(RuntimeError):  # it is damaged, which Pillow says better, or torchvision came without the decoder
+        pixels = decode_jpeg(content, ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB)
+        return pixels if pixels.shape[1:] == (image.height, image.width) else None
+    return None
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from backbones.data.parts import Part
+from backbones.data.scaled import crop_while_decoding
 
 MOST_FAILED = 0.1
 """share of the images that one process passes over because they cannot be read"""
@@ -22,9 +23,10 @@ class Loaded(Dataset[tuple[Tensor, int]]):
 
     Args:
         part: images and labels
-        transform: uint8 (C, H, W) -> float32 (C, H', W')
+        transform: uint8 (C, H, W) -> uint8 or float32 (C, H', W')
         seed: of the run
         train: whether the transform draws
+        scaled: whether JPEGs that the transform crops first are decoded no larger than the crop needs
         skipped: a CSV file to which images that cannot be read are added; the next readable one takes their place.
             Without, they are an error
     """
@@ -36,8 +38,10 @@ class Loaded(Dataset[tuple[Tensor, int]]):
         seed: int,
         train: bool,
         skipped: Path | None = None,
+        scaled: bool = False,
     ) -> None:
         self.part, self.transform, self.seed, self.train, self.skipped = part, transform, seed, train, skipped
+        self.scaled = crop_while_decoding(part, transform) if scaled else None
         self._failed = set[int]()
         # in shared memory, so that workers that outlive an epoch see it change
         self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -50,20 +54,22 @@ class Loaded(Dataset[tuple[Tensor, int]]):
         return len(self.part)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        try:
-            image, label = self.part[index]
-        except (ValueError, FileNotFoundError) as error:  # other errors, such as of a network, say nothing of the image
-            self._skip(index, error)
-            return self[(index + 1) % len(self)]
-        if not self.train:
-            return self.transform(image), label
         generator = torch.default_generator  # torch.manual_seed would also visit the GPUs: 120 us instead of 1
-        before = generator.get_state()
-        generator.manual_seed(seed_of(self.seed, int(self.epoch), index))
+        before = generator.get_state() if self.train else None
+        if self.train:
+            generator.manual_seed(seed_of(self.seed, int(self.epoch), index))
         try:
+            if self.scaled:
+                return self.scaled(index), self.part.labels[index]
+            image, label = self.part[index]
             return self.transform(image), label
+        except (ValueError, FileNotFoundError) as error:  # other errors, such as of a network, say nothing of the image
+            failed = error
         finally:
-            generator.set_state(before)
+            if before is not None:
+                generator.set_state(before)
+        self._skip(index, failed)
+        return self[(index + 1) % len(self)]
 
     def _skip(self, index: int, error: Exception) -> None:
         """Note an image that cannot be read; raise the error where that is not asked for, or too many are like it."""
@@ -145,12 +151,13 @@ def make_loader(
     world_size: int = 1,
     skipped: Path | None = None,
     limit: int | None = None,
+    scaled: bool = False,
 ) -> DataLoader[tuple[Tensor, int]]:
     """Batches of (images (N, C, H, W), labels (N,)). Before every epoch of training, call `set_epoch(loader, epoch)`.
 
     Args:
         part: images and labels
-        transform: uint8 (C, H, W) -> float32 (C, H', W')
+        transform: uint8 (C, H, W) -> uint8 or float32 (C, H', W')
         batch_size: images per batch of this process
         train: shuffled, in equal numbers per process, with draws; else in order, every image exactly once
         seed: of the run
@@ -159,8 +166,9 @@ def make_loader(
         world_size: number of processes
         skipped: as in `Loaded`
         limit: as in `EpochSampler`
+        scaled: as in `Loaded`
     """
-    dataset = Loaded(part, transform, seed, train, skipped)
+    dataset = Loaded(part, transform, seed, train, skipped, scaled)
     sampler = EpochSampler(len(part), seed, train, rank, world_size, dataset.epoch, limit)
     leaves_one = len(sampler) > batch_size and len(sampler) % batch_size == 1 and batch_size > 1
     return DataLoader(
@@ -171,9 +179,16 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         drop_last=train and leaves_one,  # batch norm has no statistics of one image
         persistent_workers=workers > 0,
+        collate_fn=_channels_last,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator().manual_seed(seed_of(seed, -1, -1)),  # else it would draw from the global one
     )
+
+
+def _channels_last(images: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """A batch whose images lie in memory as they were decoded, and as the network wants them."""
+    pixels, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in images])
+    return pixels.permute(0, 3, 1, 2), labels
 
 
 def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int, start: int = 0) -> None:

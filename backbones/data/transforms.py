@@ -74,6 +74,17 @@ def train_transform(
     return v2.Compose(steps)
 
 
+def split(transform: Transform) -> tuple[Transform, Transform]:
+    """One for each image, and one for a batch of what it gives: together the transform, to the last bit.
+
+    Where it ends with scaling and normalising, these wait for the batch, and images are handed over in uint8.
+    """
+    steps = list(transform.transforms) if isinstance(transform, v2.Compose) else []
+    if len(steps) > 2 and isinstance(steps[-2], v2.ToDtype) and isinstance(steps[-1], v2.Normalize):
+        return v2.Compose(steps[:-2]), v2.Compose(steps[-2:])
+    return transform, nn.Identity()
+
+
 def mixer(recipe: Recipe, num_classes: int) -> Mixer | None:
     """The recipe's mixing of the images of a batch, one of mixup and CutMix at a time; None where it has none.
 

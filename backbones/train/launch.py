@@ -82,7 +82,7 @@ def connect(model: nn.Module, options: Options) -> Fabric:
                 devices=local if started() or not gpu else devices[:1],
                 num_nodes=nodes,
                 strategy=several if processes > 1 else "auto",
-                precision=options.precision,
+                precision=options.precision,  # type: ignore[arg-type]  # settled: never auto
             )
         except RuntimeError as error:  # such as a job of several tasks that was not started by srun
             raise ValueError(str(error)) from None

@@ -18,6 +18,7 @@ from backbones.data import (
     eval_transform,
     make_loader,
     preprocessing_for,
+    split,
     train_transform,
     workers_by_default,
 )
@@ -65,12 +66,16 @@ class Loaders:
                 world_size=world_size,
                 skipped=skipped,
                 limit=limit if train else None,
+                scaled=train and options.decode == "scaled",
             )
 
         self.size = preprocessing.size
         colours = colours_of(data.train) if recipe.lighting else None
-        self.train = loader(data.train, train_transform(preprocessing, recipe, data.info, colours), True, skipped)
-        self.val = loader(data.val, eval_transform(preprocessing), False) if data.val else None
+        each, self.finish = split(train_transform(preprocessing, recipe, data.info, colours))
+        """what is left to do with a batch, where the network is: to floats, and normalising"""
+        self.train = loader(data.train, each, True, skipped)
+        each, self.finish_val = split(eval_transform(preprocessing))
+        self.val = loader(data.val, each, False) if data.val else None
 
     def close(self) -> None:
         """End the processes that load images."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from backbones.backbone import Backbone, WithAux
@@ -24,6 +25,7 @@ from backbones.train.folder import BEST
 from backbones.train.loaders import Loaders
 from backbones.train.loss import limit_filters, training_loss
 from backbones.train.optimise import make_optimiser, rate, set_norm_momentum
+from backbones.train.readings import Reading, Readings
 from backbones.train.stopping import Agreement, Requests, Stopped
 from backbones.train.store import Store
 from backbones.train.watch import Watch
@@ -75,16 +77,23 @@ class Loop:
             model.freeze(recipe.freeze_stages)
         if recipe.bn_momentum is not None:
             set_norm_momentum(model, recipe.bn_momentum)
+        if options.strategy != "fsdp":  # which takes contiguous weights only
+            model.to(memory_format=torch.channels_last)
+        if options.compile:
+            model.compile()
         self._blueprint = shard.blueprint(model) if options.strategy == "fsdp" and fabric.world_size > 1 else None
         self.net = fabric.setup_module(model)
-        self.optimiser = make_optimiser(model, recipe)
+        fused = (
+            fabric.device.type == "cuda" and options.precision != "16-mixed"
+        )  # whose scaler must see gradients first
+        self.optimiser = make_optimiser(model, recipe, fused)
         for group in self.optimiser.param_groups:
             group["initial_lr"] = group["lr"]
         self.stepper: Any = fabric.setup_optimizers(self.optimiser)
         self.plateau = self._plateau() if recipe.sched == "plateau" else None
         self.average = Average(model, recipe.model_ema_decay) if recipe.model_ema else None
         self.sums = torch.zeros(3, dtype=torch.float64)  # of this epoch: loss, right answers, images
-        self.agreement = Agreement(requests)
+        self.agreement, self.readings = Agreement(requests), Readings()
         model.draws.seed = options.seed
 
     def run(self) -> None:
@@ -141,6 +150,7 @@ class Loop:
         else:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
+            _as_weights(self.optimiser)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.plateau:
             self.plateau.load_state_dict(state["plateau"])
@@ -183,22 +193,19 @@ class Loop:
         images_here, mean = sum(len(labels) for _, labels in batches), 0.0
         for part, (images, labels) in enumerate(batches):
             images, labels = self.fabric.to_device((images, labels))
+            images = self.loaders.finish(images).contiguous(memory_format=torch.channels_last)
             self._seed(part, len(batches[0][1]))
             mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
             self.watch.at(self.step, "forward pass")
             with self.fabric.no_backward_sync(self.net, part < len(batches) - 1) if self._several else nullcontext():
                 output = self.net(mixed)
                 loss = training_loss(output, shares, self.recipe)
-                value = loss.item()
-                self.first_loss = self.first_loss or value
-                if failed := diagnosis(value, self.first_loss, None if self._blueprint else self.model, mixed):
-                    raise FloatingPointError(self._diverged(failed))
+                logits = output.logits if isinstance(output, WithAux) else output
+                right = (logits.detach().argmax(1) == labels).sum()
+                known = self.readings.after(self.step, loss.detach(), right, mixed)
+                mean += self._judge(known) / images_here
                 self.watch.at(self.step, "backward pass")
                 self.fabric.backward(loss * (len(labels) / images_here))
-            logits = output.logits if isinstance(output, WithAux) else output
-            right = (logits.detach().argmax(1) == labels).sum().item()
-            self.sums += torch.tensor([value * len(labels), right, len(labels)], dtype=torch.float64)
-            mean += value * len(labels) / images_here
         self.watch.at(self.step, "update")
         if self.recipe.clip_grad:
             self.fabric.clip_gradients(self.net, self.stepper, max_norm=self.recipe.clip_grad, error_if_nonfinite=False)
@@ -209,6 +216,17 @@ class Loop:
         if self.average:
             self.average.update()
         return mean
+
+    def _judge(self, readings: Iterable[Reading]) -> float:
+        """Count them, unless one shows that the training has failed. The sum of their losses over images."""
+        total = 0.0
+        for step, value, right, images, inputs in readings:
+            self.first_loss = self.first_loss or value
+            if failed := diagnosis(value, self.first_loss, None if self._blueprint else self.model, inputs):
+                raise FloatingPointError(self._diverged(failed, step))
+            self.sums += torch.tensor([value * images, right, images], dtype=torch.float64)
+            total += value * images
+        return total
 
     def _seed(self, part: int, images: int) -> None:
         """Everything random in the network and in mixing, for one part of this process' share of the batch."""
@@ -246,6 +264,7 @@ class Loop:
     # -- between epochs
 
     def _end_epoch(self) -> None:
+        self._judge(self.readings.rest())
         self._save_if_due()  # validation may take long, and the system may not wait for its end
         loss, right, images = self.agreement.total(self.sums)
         row = {"epoch": self.epoch + 1, "train_loss": loss / images, "train_top1": 100 * right / images}
@@ -283,7 +302,7 @@ class Loop:
             for number, batch in enumerate(batches):
                 self.watch.at(self.step, "validation")
                 pictures, labels = self.fabric.to_device(batch)
-                logits = self.model(pictures)[: len(labels)]
+                logits = self.model(self.loaders.finish_val(pictures))[: len(labels)]
                 lost = F.cross_entropy(logits.float(), labels, reduction="sum").item()
                 sums += torch.tensor([lost, (logits.argmax(1) == labels).sum().item(), len(labels)])
                 stop = self.agreement.after_step()[0] if number < common else 0
@@ -329,6 +348,7 @@ class Loop:
         """
         if not wait and self.agreement.first(self.store.busy):
             return
+        self._judge(self.readings.rest())
         start = time.perf_counter()
         self.watch.at(self.step, "checkpoint")
         sums = self.agreement.gathered(self.sums)
@@ -341,11 +361,19 @@ class Loop:
         self.saving = time.perf_counter() - start + self.store.seconds
         self.requests.saved()
 
-    def _diverged(self, failed: str) -> str:
+    def _diverged(self, failed: str, step: int) -> str:
         highest = max(group["lr"] for group in self.optimiser.param_groups)
         kept = self.store.last_good
         told = f"the last checkpoint is {kept.name}, which may be spoilt already" if kept else "no checkpoint yet"
         return (
-            f"{failed}; in step {self.step + 1:,} (epoch {self.epoch + 1}, learning rate {highest:g}); {told}. Start "
+            f"{failed}; in step {step + 1:,} (epoch {self.epoch + 1}, learning rate {highest:g}); {told}. Start "
             f"again with a smaller --lr or with --clip-grad 1, and --weights .../{BEST} to start from the best so far"
         )
+
+
+def _as_weights(optimiser: Optimizer) -> None:
+    """Lay out what an optimiser remembers of each weight as the weight is, which a checkpoint does not keep."""
+    for weight, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -67,11 +67,12 @@ def plan(model: Backbone, recipe: Recipe) -> list[Row]:
     return rows
 
 
-def make_optimiser(model: Backbone, recipe: Recipe) -> Optimizer:
+def make_optimiser(model: Backbone, recipe: Recipe, fused: bool = False) -> Optimizer:
     """Over all parameters that learn, now or when the recipe thaws them; each group's rate is `factor` times --lr.
 
     Without `decay_norm`, biases and norms (one dimension) are not decayed; without `decay_depthwise`, depthwise filters
     are not. With `layer_decay` the head's factor is 1 and each stage's is that many times the next one's.
+    `fused` updates all weights of a GPU at once, where torch has that for the optimiser.
     """
     exempt, groups = _exempt(model, recipe), dict[tuple[float, bool], list[nn.Parameter]]()
     for place, part in enumerate(_parts(model).values()):
@@ -83,10 +84,10 @@ def make_optimiser(model: Backbone, recipe: Recipe) -> Optimizer:
         for (factor, decayed), p in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
     if recipe.opt == "adamw":
-        return AdamW(told, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+        return AdamW(told, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused or None)
     if recipe.opt == "rmsprop":
         return RMSprop(told, recipe.lr, recipe.alpha, recipe.eps, recipe.momentum)
-    return SGD(told, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    return SGD(told, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused or None)
 
 
 def norm_momentum(model: nn.Module) -> float | None:

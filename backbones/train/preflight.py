@@ -4,6 +4,8 @@ import copy
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 from backbones.backbone import Backbone
 from backbones.cost import largest_batch, training_memory
 from backbones.cost.memory import Optimizer, Precision
+from backbones.layers import RandomPath
 from backbones.records import Options, Recipe
 from backbones.train.loss import training_loss
 
@@ -34,6 +37,15 @@ def check_options(options: Options) -> None:
     for name, least in LEAST.items():
         if (value := getattr(options, name)) is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} {value}; give {least} or more")
+
+
+def check_compile(model: nn.Module) -> None:
+    """ValueError for a network that cannot be compiled once for all steps."""
+    if any(module.rate for module in model.modules() if isinstance(module, RandomPath)):
+        raise ValueError(
+            "--compile, but this network drops paths anew in every step, and each step would be compiled anew; "
+            "leave out --compile, or give --drop-path-rate 0"
+        )
 
 
 def check_disk(folder: Path, model: nn.Module) -> None:
@@ -89,18 +101,33 @@ def check_step(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = min(recipe.batch_size // (processes * options.accumulate), images)
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(options.precision)
-    trial = copy.deepcopy(model).to(device).train()
-    x = torch.randn(batch, model.in_channels, *size, device=device)
+    trial = copy.deepcopy(model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if options.compile:
+        trial.compile()
+    x = torch.randn(batch, model.in_channels, *size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % model.num_classes
     for _ in range(2):  # the first pass warms up
         start = time.perf_counter()
-        with torch.autocast(device, dtype, enabled=dtype is not None):
-            loss = training_loss(trial(x), labels, recipe)
-        torch.autograd.backward(loss)
+        with _compiling(options):
+            with torch.autocast(device, dtype, enabled=dtype is not None):
+                loss = training_loss(trial(x), labels, recipe)
+            torch.autograd.backward(loss)
         value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the first loss is {value}; use --precision bf16-mixed, or 32-true")
     return (time.perf_counter() - start) * options.accumulate
+
+
+@contextmanager
+def _compiling(options: Options) -> Iterator[None]:
+    """ValueError for what the compiler cannot do."""
+    try:
+        yield
+    except Exception as error:
+        if not options.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(f"--compile: {why}; install a C++ compiler such as g++, or leave out --compile") from None
 
 
 def is_memory(error: RuntimeError) -> bool:

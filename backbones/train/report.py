@@ -35,6 +35,8 @@ class Result:
     """logits and labels of that part, in order"""
     history: Sequence[Mapping[str, float]]
     seconds: float
+    precision: str
+    """in which the network was trained"""
 
 
 def write_report(result: Result, model: Backbone, part: Part, info: DataInfo, notes: Sequence[str]) -> None:
@@ -62,6 +64,7 @@ def _text(
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "epoch kept": f"{model.checkpoint.metrics['epoch']:g}",
         "time": f"{result.seconds:.0f} s",
+        "precision": result.precision,
         "data": info.split,
     }
     lines += [f"| {figure} | {value} |" for figure, value in rows.items()]

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from backbones import factory
+from backbones.allocator import keep_freed_memory
 from backbones.backbone import Backbone
 from backbones.data import Bad, Data, leave_out, workers_by_default
 from backbones.evaluate import Member, answers, measure, prepare
@@ -42,6 +43,7 @@ from backbones.train.folder import (
 from backbones.train.images import each_once, unusable, write_list
 from backbones.train.loaders import Loaders, computing_threads, input_of, threads_beside
 from backbones.train.loop import Loop
+from backbones.train.precision import check_same, precision_of
 from backbones.train.report import Result, write_report
 from backbones.train.stopping import Requests, Stopped
 from backbones.train.store import Store, holds_run
@@ -83,9 +85,13 @@ def fit(
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM; a checkpoint is kept, and the console says how to go on
     """
     options = options or Options()
+    resumed = Path(options.output or "") if resume else None
+    options = replace(options, precision=precision_of(options, resumed))  # type: ignore[arg-type]
     console = (console or Console()) if is_first_process() else Console(quiet=True)
     recipe = check(recipe)
     preflight.check_options(options)
+    if options.compile:
+        preflight.check_compile(model)
     if options.early_stop and data.val is None:
         raise ValueError("--early-stop watches the validation part, and there is none; add --val-split 0.1")
     preprocessing = input_of(model, data, options.img_size)
@@ -113,6 +119,7 @@ class _Run:
 
     def carry_out(self) -> Result:
         start, signalled = time.perf_counter(), 0
+        keep_freed_memory()
         self.fabric = launch.connect(self.model, self.options)
         self._check_share()
         self.folder, self.terminal = Path(), 2
@@ -142,6 +149,8 @@ class _Run:
     def _check_share(self) -> None:
         """Before anything is made: what depends on the number of processes."""
         options, together = self.options, self.fabric.world_size * self.options.accumulate
+        if self.fabric.world_size > 1:
+            check_same(options.precision)
         if self.recipe.batch_size % together:
             whole = max(1, round(self.recipe.batch_size / together)) * together
             raise ValueError(
@@ -210,7 +219,8 @@ class _Run:
         self._say(
             f"{model.variant.name}: {sum(p.numel() for p in model.parameters()):,} parameters, "
             f"{images:,} images, {recipe.epochs} epochs of {steps} steps, "
-            f"about {max(1, round(seconds * steps * recipe.epochs))} s of computing"
+            f"about {max(1, round(seconds * steps * recipe.epochs))} s of computing in "
+            f"{options.precision}"
         )
 
     def _loop(self) -> Loop:
@@ -283,7 +293,8 @@ class _Run:
         metrics = measure(*collected, len(data.info.classes))
         figures = {**best.checkpoint.metrics, **{f"{name}_{key}": value for key, value in metrics.summary().items()}}
         self._save(BEST, best, figures)
-        result = Result(self.folder, name, metrics, collected, loop.told.rows, time.perf_counter() - start)
+        seconds, precision = time.perf_counter() - start, self.options.precision
+        result = Result(self.folder, name, metrics, collected, loop.told.rows, seconds, precision)
         write_report(result, best, part, data.info, self.notes)
         return result
 
