@@ -16,6 +16,7 @@ _HOMES = {
     "scale": "scaling",
     "compare": "catalog",
     "select": "choose",
+    "export": "infer.export",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }
