@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.backbone import Backbone
-from backbones.data import eval_transform
 from backbones.factory import load, save
+from backbones.infer.differences import Parity, apart, compared, first, prepared
 from backbones.infer.extras import need
 from backbones.infer.formats import FORMATS, Compute, Draft
 from backbones.infer.preprocess import Answer, Fit, Plain
@@ -24,26 +24,8 @@ from backbones.records import Preprocessing
 from backbones.weights.file import in_place
 
 To = Literal["onnx", "openvino", "pt2", "safetensors"]
-BATCHES = (1, 3)
-"""images at a time that are compared"""
 FACTS = ("recipe", "metrics", "data")
 """of a checkpoint, that its copy keeps"""
-SIDES = ((1.0, 1.0), (1.5, 1.13), (0.8, 1.31), (2.9, 2.17))
-"""height and width over the input's, of the pictures that are compared where the artefact prepares them itself"""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far the artefact's first output is from the network's here, for the same images."""
-
-    against: str
-    """what computed the other side"""
-    images: tuple[int, ...]
-    largest: float
-    relative: float
-    """the largest over the range of the network's output"""
-    top1: float
-    """share of the images with the same class on top"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +47,7 @@ class Exported:
     classes: tuple[str, ...]
     versions: dict[str, str]
     parity: tuple[Parity, ...] = ()
-    agreement: float | None = None
-    """int8: share of the calibration images with the class on top that the network in fp32 gives them"""
+    """in int8 of the calibration images, whose top-1 agreement it tells; else of drawn ones"""
 
     @property
     def relative(self) -> float:
@@ -99,7 +80,7 @@ def export(
         preprocess: inside resizes, crops and normalises in the artefact, as `preprocessing` tells
         preprocessing: of the images; told in the file also where it is outside
         class_names: in the order of the logits
-        calibration: batches like `example`, prepared; openvino then computes in int8
+        calibration: batches of the file's input, some hundred images in all; openvino then computes in int8
         weights: whose they are, to be told
 
     Raises:
@@ -121,12 +102,14 @@ def export(
         raise ValueError(f"{len(class_names)} class names for {logits.shape[1]} classes")
     inside = preprocess == "inside"
     taken, given = _io(inside, example, logits.shape[1])
+    if isinstance(network, Backbone) and hasattr(network, "checkpoint"):
+        weights = weights or network.checkpoint.source
     told = Exported(
         path=str(path),
         to=to,
         format=FORMATS[to].version() if to in FORMATS else "backbones 1",
         network=network.variant.name if isinstance(network, Backbone) else type(module).__name__,
-        weights=weights or (network.checkpoint.source if hasattr(network, "checkpoint") else ""),
+        weights=weights,
         precision="fp32" if calibration is None else "int8",
         input=taken,
         outputs=given,
@@ -139,15 +122,18 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, torch.no_grad():
         made, ready = Path(folder, path.name), preprocessing if inside else None
-        prepared = tuple(_prepared(batch, ready) for batch in pictures)
-        if calibration is not None and not prepared:
+        batches = tuple(prepared(batch, ready) for batch in pictures)
+        if calibration is not None and not batches:
             raise ValueError("no images to calibrate with; give some hundred, like those that the network will see")
-        compute = _write(network, example, made, told, prepared)
-        found = tuple(_compared(network, example, compute, ready))
-        if prepared:
-            same = [_top(compute(b)[0]) == _top(network(x)) for b, x in zip(pictures, prepared, strict=True)]
-            told = replace(told, agreement=float(torch.cat(same).float().mean()))
-        told = replace(told, parity=found)
+        compute = _write(network, example, made, told, batches)
+        function = Answer(network) if inside else Plain(network)
+        if batches:
+            expected = torch.cat([first(function(batch)) for batch in batches])
+            got, told_as = torch.cat([compute(batch)[0] for batch in pictures]), "the calibration images in fp32"
+            found = [apart(told_as, (len(expected), *example.shape[1:]), got, expected)]
+        else:
+            found = list(compared(function, example, compute, ready))
+        told = replace(told, parity=tuple(found))
         Path(folder, f"{path.name}.json").write_text(json.dumps(asdict(told), indent=1) + "\n")
         for file in sorted(Path(folder).iterdir(), key=lambda f: (f.name == f"{path.name}.json", f.suffix)):
             with in_place(path.parent / file.name) as temporary:
@@ -155,9 +141,7 @@ def export(
     return told
 
 
-def _write(
-    network: nn.Module, example: Tensor, path: Path, told: Exported, calibration: tuple[Tensor, ...]
-) -> Compute:
+def _write(network: nn.Module, example: Tensor, path: Path, told: Exported, calibration: tuple[Tensor, ...]) -> Compute:
     """Written, and opened again as its users will."""
     if told.to == "safetensors":
         if not isinstance(network, Backbone):
@@ -167,61 +151,10 @@ def _write(
         again = load(path)
         return lambda images: [again(images)]
     two = torch.cat([example, example])[:2]
-    if told.preprocess == "inside" and told.preprocessing is not None:
-        draft = Draft(Answer(network), two, tuple(told.outputs), Fit(told.preprocessing), calibration)
-    else:
-        draft = Draft(Plain(network), two, tuple(told.outputs), None, calibration)
+    fit = Fit(told.preprocessing) if told.preprocess == "inside" and told.preprocessing else None
+    draft = Draft(Answer(network) if fit else Plain(network), two, tuple(told.outputs), fit, calibration)
     FORMATS[told.to].write(draft, {**asdict(told), "path": path.name}, path)
     return FORMATS[told.to].open(path)
-
-
-def _compared(
-    network: nn.Module, example: Tensor, compute: Compute, preprocessing: Preprocessing | None
-) -> Iterator[Parity]:
-    """With the network here; and where the artefact prepares its images, with all that `predict` does to them."""
-    draw = torch.Generator().manual_seed(0)
-    if preprocessing is None:
-        for batch in BATCHES:
-            images = torch.randn(batch, *example.shape[1:], generator=draw)
-            yield _apart("the network in torch", images, compute(images)[0], network(images))
-        return
-    inside, answer = Fit(preprocessing), Answer(network)
-    for batch in BATCHES:
-        for across, down in SIDES:
-            height, width = round(across * preprocessing.size[0]), round(down * preprocessing.size[1])
-            images = pictures(batch, height, width, preprocessing.channels, draw)
-            got = compute(images)[0]
-            yield _apart("the same preprocessing and network in torch", images, got, answer(inside(images))[0])
-            yield _apart("predict's preprocessing and network", images, got, answer(_prepared(images, preprocessing))[0])
-
-
-def pictures(batch: int, height: int, width: int, channels: int, draw: torch.Generator) -> Tensor:
-    """uint8 (N, H, W, C): waves under a little noise, which resize as photographs do."""
-    down, across = torch.linspace(0, 1, height)[:, None, None], torch.linspace(0, 1, width)[:, None]
-    places = torch.rand(4, batch, 1, 1, channels, generator=draw) * 12
-    waves = torch.sin(places[0] * down + places[1]) * torch.cos(places[2] * across + places[3])
-    noise = torch.randn(batch, height, width, channels, generator=draw)
-    return (128 + 100 * waves + 16 * noise).clamp(0, 255).to(torch.uint8)
-
-
-def _apart(against: str, images: Tensor, got: Tensor, expected: Tensor) -> Parity:
-    if got.shape != expected.shape:
-        raise RuntimeError(f"the artefact returns {tuple(got.shape)} where the network returns {tuple(expected.shape)}")
-    largest = float((got - expected).abs().max())
-    span = float(expected.max() - expected.min())
-    same = float((_top(got) == _top(expected)).float().mean())
-    return Parity(against, tuple(images.shape), largest, largest / span if span else largest, same)
-
-
-def _prepared(images: Tensor, preprocessing: Preprocessing | None) -> Tensor:
-    """The artefact's input -> the network's, as `predict` prepares it."""
-    if preprocessing is None:
-        return images
-    return torch.stack([eval_transform(preprocessing)(image) for image in images.permute(0, 3, 1, 2)])
-
-
-def _top(outputs: Tensor) -> Tensor:
-    return outputs.argmax(1)
 
 
 def _alone(module: nn.Module) -> nn.Module:
@@ -253,19 +186,21 @@ def _check(
         raise ValueError(f"preprocess={preprocess!r}; give inside or outside")
     if example.ndim != 4 or example.dtype != torch.float32 or not len(example):
         raise ValueError(
-            f"example is {example.dtype} {tuple(example.shape)}; give float32 images (N, C, H, W), such as torch.randn(1, 3, 224, 224)"
+            f"example is {example.dtype} {tuple(example.shape)}; give float32 images (N, C, H, W), "
+            "such as torch.randn(1, 3, 224, 224)"
         )
     if others := {p.dtype for p in module.parameters()} - {torch.float32}:
         raise ValueError(f"the network has weights of {sorted(map(str, others))}; export module.float()")
     if preprocess == "inside":
         if to == "safetensors":
-            raise ValueError("a safetensors file holds weights and no operators; leave out preprocess, or choose onnx, openvino or pt2")
+            raise ValueError(
+                "a safetensors file holds weights and no operators; leave preprocess out, or choose another format"
+            )
         if preprocessing is None:
             raise ValueError("preprocess='inside' needs preprocessing: size, mean and deviation of the images")
-        if (preprocessing.channels, *preprocessing.size) != tuple(example.shape[1:]):
-            raise ValueError(
-                f"preprocessing makes images of {(preprocessing.channels, *preprocessing.size)}, example is {tuple(example.shape[1:])}; give the same"
-            )
+        makes, takes = (preprocessing.channels, *preprocessing.size), tuple(example.shape[1:])
+        if makes != takes:
+            raise ValueError(f"preprocessing makes images of {makes}, the example is of {takes}; give the same")
     if int8 and to != "openvino":
         raise ValueError(f"int8 is offered for openvino, not for {to}; choose openvino, or leave out the calibration")
 

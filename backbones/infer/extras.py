@@ -13,7 +13,7 @@ CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "nncf", "openvino", "torch.expo
 
 
 def need(*names: str) -> Any:
-    """The first of these libraries, all of them imported; None where there is none. ImportError that says what to install.
+    """The first of these libraries, all of them imported. ImportError that says what to install.
 
     openvino and nncf count their users through openvino_telemetry unless each has said no: here it is never theirs.
     """

@@ -1,7 +1,7 @@
 """The formats of `export`: how each is written, and computed by its own runtime."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
