@@ -17,6 +17,7 @@ _HOMES = {
     "compare": "catalog",
     "select": "choose",
     "optimize": "infer.optimize",
+    "export": "infer.export",
     "Backbone": "backbone",
     "FeatureBackbone": "backbone",
 }

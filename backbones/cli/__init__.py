@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import bench, compare, convert, cost, data, finetune, plot, select, show, train, use, weights
+from backbones.cli import bench, compare, convert, cost, data, export, finetune, plot, select, show, train, use, weights
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -47,6 +47,7 @@ def main() -> None:
         "weights": weights.list_weights,
         "convert": convert.convert,
         "parity": convert.parity,
+        "export": export.export,
         "data": data.data,
     }
     logging.basicConfig(format="%(message)s")

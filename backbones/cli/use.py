@@ -218,6 +218,15 @@ def _networks(sources: Sequence[str], weights: Sequence[str]) -> "list[tuple[Bac
 
 def _load(source: Path) -> "tuple[Backbone, Preprocessing]":
     """The network of a run folder or file, with what it takes to use it on images."""
+    model = opened(source)
+    preprocessing = model.checkpoint.preprocessing
+    if preprocessing is None or not model.checkpoint.classes:
+        raise ValueError(f"{source} does not say its classes and preprocessing; save it with both")
+    return model, preprocessing
+
+
+def opened(source: Path) -> "Backbone":
+    """The network of a run folder or file."""
     from backbones import load
     from backbones.train import BEST, LAST
 
@@ -229,8 +238,4 @@ def _load(source: Path) -> "tuple[Backbone, Preprocessing]":
         file = kept[0]
         if file.name == LAST:
             print(f"{source} was stopped before it had a best network; this is its last", file=sys.stderr)
-    model = load(file)
-    preprocessing = model.checkpoint.preprocessing
-    if preprocessing is None or not model.checkpoint.classes:
-        raise ValueError(f"{file} does not say its classes and preprocessing; save it with both")
-    return model, preprocessing
+    return load(file)

@@ -221,7 +221,7 @@ def usual_preprocessing(model: Backbone) -> Preprocessing:
     taken = Preprocessing(3, (height, width), *IMAGENET, crop=model.variant.crop)
     log.warning(
         "%s: the weights do not say how images are to be prepared; taken as ImageNet's usually are: mean %s, "
-        "deviation %s, %s; --size and --crop change the crop",
+        "deviation %s, %s",
         model.variant.name,
         taken.mean,
         taken.std,
