@@ -10,7 +10,22 @@ from typing import Any
 
 import tyro
 
-from backbones.cli import bench, compare, convert, cost, data, export, finetune, plot, select, show, train, use, weights
+from backbones.cli import (
+    bench,
+    compare,
+    convert,
+    cost,
+    data,
+    export,
+    finetune,
+    optimize,
+    plot,
+    select,
+    show,
+    train,
+    use,
+    weights,
+)
 
 DESCRIPTION = "The classic CNN image backbones, exactly as their papers have them: facts, training, use."
 MISTAKES = (
@@ -48,6 +63,7 @@ def main() -> None:
         "convert": convert.convert,
         "parity": convert.parity,
         "export": export.export,
+        "optimize": optimize.optimize,
         "data": data.data,
     }
     logging.basicConfig(format="%(message)s")

@@ -1,8 +1,6 @@
 """backbones export: a network as a file for another program."""
 
 import json
-import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,17 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from backbones.cli import use
 from backbones.cli.show import Json
+from backbones.cli.source import opened
 from backbones.records import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from backbones.backbone import Backbone
     from backbones.infer.export import Exported
-
-log = logging.getLogger("backbones")
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "safetensors": ".safetensors"}
 MOST = 300
@@ -58,7 +53,7 @@ def export(
 
     from backbones.infer.export import export as write
 
-    model, preprocessing, whose = _opened(source, weights, preprocess == "inside" or int8)
+    model, preprocessing, whose = opened(source, weights, preprocess == "inside" or int8)
     height, width = preprocessing.size if preprocessing else model.variant.input_size[1:]
     if img_size is not None:
         height = width = img_size
@@ -85,31 +80,6 @@ def export(
         print(json.dumps(asdict(made)))
     else:
         _print(made)
-
-
-def _opened(source: str, weights: str | None, needs: bool) -> "tuple[Backbone, Preprocessing | None, str]":
-    """The network, how its images are prepared, and whose its weights are."""
-    from backbones import create_model, model_info
-    from backbones.evaluate import usual_preprocessing
-
-    if Path(source).exists() or os.sep in source or source.endswith(".safetensors"):
-        if weights is not None:
-            raise ValueError(f"{source} has weights of its own; leave out --weights {weights}")
-        model = use.opened(Path(source))
-        if needs and model.checkpoint.preprocessing is None:
-            raise ValueError(f"{source} does not say its preprocessing; save it with that, or leave the images outside")
-        return model, model.checkpoint.preprocessing, source
-    name = model_info(source).name
-    if weights is None:
-        raise ValueError(
-            f"{name} has no weights; give --weights, which `backbones weights {name}` lists, or --weights random"
-        )
-    if weights == "random":
-        log.warning("%s: random weights, as before training: its answers mean nothing", source)
-        model = create_model(source, seed=0).eval()
-        return model, usual_preprocessing(model) if needs else None, "random, seed 0"
-    model = create_model(source, weights=weights).eval()
-    return model, model.checkpoint.preprocessing or usual_preprocessing(model), weights
 
 
 class Images:

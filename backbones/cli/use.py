@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from backbones.cli.show import Json
+from backbones.cli.source import network_in
 from backbones.cli.train import RUN_FILE
 from backbones.records import Preprocessing
 
@@ -218,24 +219,8 @@ def _networks(sources: Sequence[str], weights: Sequence[str]) -> "list[tuple[Bac
 
 def _load(source: Path) -> "tuple[Backbone, Preprocessing]":
     """The network of a run folder or file, with what it takes to use it on images."""
-    model = opened(source)
+    model = network_in(source)
     preprocessing = model.checkpoint.preprocessing
     if preprocessing is None or not model.checkpoint.classes:
         raise ValueError(f"{source} does not say its classes and preprocessing; save it with both")
     return model, preprocessing
-
-
-def opened(source: Path) -> "Backbone":
-    """The network of a run folder or file."""
-    from backbones import load
-    from backbones.train import BEST, LAST
-
-    file = source
-    if source.is_dir():
-        kept = [source / name for name in (BEST, LAST) if (source / name).exists()]
-        if not kept:
-            raise FileNotFoundError(f"{source} has no {BEST}; give the folder of a run, or a .safetensors file")
-        file = kept[0]
-        if file.name == LAST:
-            print(f"{source} was stopped before it had a best network; this is its last", file=sys.stderr)
-    return load(file)

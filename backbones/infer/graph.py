@@ -1,15 +1,14 @@
 """What a module computes, as a graph of torch's operators that can be rewritten."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
+
+from backbones.infer.extras import quiet
 
 aten = torch.ops.aten
 
@@ -82,31 +81,6 @@ def finished(graph: GraphModule) -> GraphModule:
         delattr(graph.get_submodule(".".join(path)), last)
     graph.recompile()
     return graph
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Exporters tell what they do at length; what fails they raise."""
-    names = (
-        "torch.export",
-        "torch.onnx",
-        "torch._dynamo",
-        "torch.fx",
-        "torch._inductor",
-        "onnx_ir",
-        "onnxscript",
-        "nncf",
-    )
-    before = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _varied(module: nn.Module) -> bool:

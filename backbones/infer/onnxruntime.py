@@ -1,14 +1,13 @@
 """ONNX Runtime, in float32."""
 
-from contextlib import redirect_stdout
-from io import BytesIO, StringIO
+from io import BytesIO
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from backbones.infer.graph import quiet
+from backbones.infer.extras import need, quiet
 from backbones.infer.source import Source
 
 ONLY_ERRORS = 3
@@ -18,8 +17,7 @@ class ONNXRuntime:
     """A session on the model that torch.onnx writes, for any number of images where that holds for any."""
 
     def __init__(self, source: Source) -> None:
-        import onnxruntime
-
+        onnxruntime = need("onnxruntime")
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = source.threads
         settings.log_severity_level = ONLY_ERRORS
@@ -32,10 +30,9 @@ class ONNXRuntime:
 
 
 def _written(source: Source) -> bytes:
-    import onnx
-
+    onnx = need("onnx", "onnxscript")
     file = BytesIO()
-    with quiet(), redirect_stdout(StringIO()):
+    with quiet():
         program = torch.onnx.export(source.program, dynamo=True, verbose=False)
         assert program is not None
         onnx.save(program.model_proto, file)

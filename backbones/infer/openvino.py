@@ -1,9 +1,6 @@
 """OpenVINO: in float32, bfloat16 or int8, as one computation on all threads or several beside each other."""
 
-import logging
-from contextlib import redirect_stdout
 from functools import cached_property
-from io import StringIO
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from backbones.infer.graph import quiet
+from backbones.infer.extras import need, quiet
 from backbones.infer.source import Candidate, Source, batches
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -22,8 +19,7 @@ MOST_CALIBRATED = 300
 
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this processor."""
-    import openvino
-
+    openvino = need("openvino")
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -41,8 +37,7 @@ def model(source: Source, precision: str) -> Any:
 
 def _converted(source: Source) -> Any:
     """OpenVINO's model of what torch.export sees, for any number of images where that holds for any."""
-    import openvino
-
+    openvino = need("openvino")
     with quiet():
         model = openvino.convert_model(source.program)
     model.reshape({place: _shape(x, -1 if source.any_batch else len(x)) for place, x in enumerate(source.example)})
@@ -51,12 +46,10 @@ def _converted(source: Source) -> Any:
 
 def _quantized(model: Any, source: Source) -> Any:
     """The model with int8 convolutions and matrix products, ranges taken from the calibration images."""
-    import nncf
-
+    nncf = need("nncf", "openvino")
     assert source.calibration is not None
     images = batches(source.calibration[:MOST_CALIBRATED], 1 if source.any_batch else source.batch)
-    with quiet(), redirect_stdout(StringIO()):  # progress bars
-        nncf.set_log_level(logging.ERROR)
+    with quiet():
         dataset = nncf.Dataset([image.numpy() for image in images])
         return nncf.quantize(model, dataset, subset_size=len(images))
 
@@ -93,8 +86,7 @@ class OpenVINO:
         return self._compile(-1)
 
     def _compile(self, batch: int) -> "_Requests":
-        import openvino
-
+        openvino = need("openvino")
         model = self._model
         if self._any:
             model = model.clone()

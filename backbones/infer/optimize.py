@@ -1,92 +1,22 @@
 """The fastest way to compute a network on this machine, found by trying."""
 
-import gc
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
-from itertools import chain, islice
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones import machine
+from backbones.allocator import keep_freed_memory
 from backbones.infer import remembered
-from backbones.infer.answers import Answers, Calibration
-from backbones.infer.candidates import AS_IT_IS, ENGINES, PRECISIONS, build, obstacle, plan
-from backbones.infer.report import Report, Trial
-from backbones.infer.source import Candidate, Run, Source
-from backbones.timing import interleaved
-
-log = logging.getLogger("backbones")
+from backbones.infer.answers import Calibration
+from backbones.infer.candidates import ENGINES, PRECISIONS
+from backbones.infer.extras import need
+from backbones.infer.optimized import Optimized
+from backbones.infer.search import Search
+from backbones.infer.source import Source
 
 GOALS = ("latency", "throughput")
-EXACT = 1e-4
-"""of the range of the results: how far float32 may be off by another order of additions"""
-AGREEMENT = 0.995
-"""share of the calibration images that must get the same first answer"""
-HOPELESS = 2.0
-"""times slower at first sight than the best so far: not measured again"""
-MEASURING = 10.0
-"""seconds for the measurement, at least, whatever building took"""
-EXACTNESS = ("fp32", "bf16", "int8")
-ALIKE = 1.02
-"""times slower that counts as equally fast: then the more exact is taken"""
-
-
-class Optimized(nn.Module):
-    """A network as `optimize` made it: tensors in, tensors out, from any number of threads at a time.
-
-    It computes with the weights that the module had then, and cannot be trained. Batches of the example's size are
-    what it was measured for; others are computed too, where the engine can.
-    """
-
-    def __init__(self, run: Run, source: Source, report: Report) -> None:
-        super().__init__()
-        self._run, self._shapes = run, [(tuple(x.shape), x.dtype, x.device) for x in source.example]
-        self._any = source.any_batch if report.taken.candidate != AS_IT_IS else True
-        self.report = report
-        self.eval()
-
-    def forward(self, *tensors: Tensor) -> Any:
-        """What the module returns. (N, ...) for each tensor as in the example.
-
-        Raises:
-            ValueError: images of another size, kind or device than those it was optimized for
-        """
-        given = [(tuple(x.shape), x.dtype, x.device) for x in tensors]
-        if given != self._shapes and not self._fits(given):
-            raise ValueError(
-                f"this was optimized for {_told(self._shapes, self._any)} and got {_told(given, False)}; "
-                "call optimize again with an example of that kind"
-            )
-        with torch.no_grad():
-            return self._run(*tensors)
-
-    def map(self, batches: Iterable[Tensor]) -> Iterator[Any]:
-        """The results of one batch after another, as many computed at a time as was found best."""
-        streams = self.report.taken.candidate.streams
-        if self.report.taken.candidate.parts > 1 or streams == 1:
-            yield from (self(batch) for batch in batches)
-            return
-        with ThreadPoolExecutor(streams) as pool:
-            rest = iter(batches)
-            begun = [pool.submit(self, batch) for batch in islice(rest, 2 * streams)]
-            for batch in chain(rest, [None] * len(begun)):
-                yield begun.pop(0).result()
-                if batch is not None:
-                    begun.append(pool.submit(self, batch))
-
-    def train(self, mode: bool = True) -> "Optimized":
-        if mode:
-            raise ValueError("an optimized network cannot be trained; train the module, and optimize it again")
-        return super().train(False)
-
-    def _fits(self, given: Sequence[tuple[tuple[int, ...], torch.dtype, torch.device]]) -> bool:
-        kinds = [(shape[1:], *rest) for shape, *rest in given] == [(shape[1:], *rest) for shape, *rest in self._shapes]
-        return self._any and kinds and len({shape[0] for shape, *_ in given}) == 1
 
 
 def optimize(
@@ -99,6 +29,7 @@ def optimize(
     calibration: Any = None,
     tolerance: float | None = None,
     budget_s: float = 60.0,
+    fresh: bool = False,
 ) -> Optimized:
     """Find the fastest way to compute a module on this machine, at the size of the example, and return it ready.
 
@@ -118,6 +49,7 @@ def optimize(
         calibration: images as the network will see them: a tensor, batches, or a dataset of (image, class)
         tolerance: share of the calibration images whose first answer may change, instead of 0.005
         budget_s: seconds after which nothing new is tried
+        fresh: search again what is known
 
     Returns:
         a module for inference; its `.report` tells every try, and prints as a table
@@ -131,193 +63,16 @@ def optimize(
     known = None if calibration is None else Calibration.of(calibration, tensors)
     if precision == "int8" and known is None:
         raise ValueError("int8 needs images to find its ranges: give calibration=, some hundred of them")
+    keep_freed_memory()
     source = Source(module, tensors, torch.get_num_threads(), None if known is None else known.images)
     search = Search(source, precision, goal, engine, known, tolerance, time.perf_counter() + budget_s)
     memory = remembered.Memory(source, precision, goal, engine, known is None, tolerance)
-    before = memory.read()
+    before = None if fresh else memory.read()
     if before is not None and (found := search.again(before)):
         return found
     found = search.run()
     memory.write(found.report)
     return found
-
-
-class Search:
-    """One search: what is asked, and what came of it so far."""
-
-    def __init__(
-        self,
-        source: Source,
-        precision: str,
-        goal: str,
-        engine: str,
-        calibration: Calibration | None,
-        tolerance: float | None,
-        end: float,
-    ) -> None:
-        self._source, self._precision, self._goal, self._engine = source, precision, goal, engine
-        self._calibration, self._end = calibration, end
-        self._agreement = AGREEMENT if tolerance is None else 1 - tolerance
-        self._int8 = precision == "int8" or tolerance is not None or getattr(calibration, "labels", None) is not None
-        self._reference = Answers.of(source.module, source, calibration)
-        self._runs: dict[str, Run] = {AS_IT_IS.name: source.module}
-
-    def run(self) -> Optimized:
-        """Try, measure, choose."""
-        base = Trial(AS_IT_IS, error=0.0, build_seconds=0.0)
-        base.ms = self._first_look(AS_IT_IS)
-        trials, measured = [base], [base]
-        for candidate in plan(self._source, self._precision, self._goal, self._engine):
-            trial = Trial(candidate)
-            trials.append(trial)
-            done = [other.candidate for other in trials if other.error is not None and other is not base]
-            left = self._end - time.perf_counter()
-            if candidate.precision == "int8" and not self._int8:
-                trial.verdict = "not tried: int8 needs classes of the images, or a tolerance"
-            elif not self._tried(trial, done, left):
-                continue
-            elif trial.ms and trial.ms > HOPELESS * min(t.ms for t in measured if t.ms):
-                trial.verdict = "too slow at first sight"
-                self._runs.pop(candidate.name)
-            else:
-                measured.append(trial)
-        self._measure(measured)
-        return self._chosen(trials)
-
-    def again(self, before: Report) -> Optimized | None:
-        """What was found before, if it can be built and still gives the right answers."""
-        trial = before.taken
-        if trial.candidate == AS_IT_IS:
-            return Optimized(self._source.module, self._source, before)
-        fresh = Trial(trial.candidate)
-        if not self._built(fresh):
-            log.info("%s was the fastest before; now %s", fresh.candidate.name, fresh.verdict)
-            return None
-        trial.error, trial.agreement = fresh.error, fresh.agreement
-        trial.accuracy_change, trial.build_seconds = fresh.accuracy_change, fresh.build_seconds
-        return Optimized(self._runs[trial.candidate.name], self._source, before)
-
-    def _tried(self, trial: Trial, done: list[Candidate], left: float) -> bool:
-        """Whether it could be built and passed, with a first time."""
-        try:
-            trial.verdict = obstacle(trial.candidate, self._source, done, left)
-        except Exception as error:
-            trial.verdict = _failed(error)
-        if trial.verdict or not self._built(trial):
-            return False
-        trial.ms = self._first_look(trial.candidate)
-        return True
-
-    def _built(self, trial: Trial) -> bool:
-        """Build it and compare its answers. Any engine may fail on any network: that is told, and the others go on."""
-        start = time.perf_counter()
-        try:
-            run = build(self._source, trial.candidate)
-            answers = Answers.of(run, self._source, self._calibration)
-        except Exception as error:
-            trial.verdict = _failed(error)
-            return False
-        finally:
-            trial.build_seconds = time.perf_counter() - start
-            gc.collect()
-        trial.error = self._reference.error(answers)
-        trial.agreement = self._reference.agreement(answers)
-        labels = None if self._calibration is None else self._calibration.labels
-        mine, theirs = self._reference.accuracy(labels), answers.accuracy(labels)
-        trial.accuracy_change = None if mine is None or theirs is None else theirs - mine
-        trial.verdict = self._objection(trial)
-        if trial.verdict:
-            return False
-        self._runs[trial.candidate.name] = run
-        return True
-
-    def _objection(self, trial: Trial) -> str:
-        if trial.candidate.precision == "fp32" and not (trial.error or 0.0) <= EXACT:
-            return f"off by {trial.error:.0e} of the range, more than {EXACT:.0e}"
-        if not (trial.error or 0.0) < float("inf"):
-            return "results are not finite"
-        if self._precision == "auto" and trial.agreement is not None and trial.agreement < self._agreement:
-            return f"same answer on {trial.agreement:.1%} of the images only"
-        return ""
-
-    def _allowed(self, trial: Trial) -> bool:
-        """The module as it is, is measured in any case, and taken where float32 was asked of torch."""
-        return trial.candidate != AS_IT_IS or (
-            "fp32" in PRECISIONS[self._precision] and self._engine in ("auto", "torch")
-        )
-
-    def _measure(self, trials: list[Trial]) -> None:
-        """All in turns, as long as there is time; those of which it took a first look have at least one round."""
-        calls = {trial.candidate.name: self._calls(trial.candidate) for trial in trials}
-        until = max(self._end, time.perf_counter() + MEASURING)
-        with torch.no_grad():
-            times = interleaved({name: call for name, (call, _) in calls.items()}, until=until)
-        for trial in trials:
-            took, (_, batches) = times[trial.candidate.name], calls[trial.candidate.name]
-            trial.ms, trial.ms_low, trial.ms_high = (1000 * s / batches for s in (took.median, took.low, took.high))
-            trial.disturbed, trial.believed = took.disturbed, took.believed
-
-    def _first_look(self, candidate: Candidate) -> float:
-        """Milliseconds of the better of two warm batches."""
-        call, batches = self._calls(candidate)
-        times = []
-        with torch.no_grad():
-            call()
-            for _ in range(2):
-                start = time.perf_counter()
-                call()
-                times.append(time.perf_counter() - start)
-        return 1000 * min(times) / batches
-
-    def _calls(self, candidate: Candidate) -> tuple[Callable[[], object], int]:
-        """What is timed, and how many batches that is: one, or for streams, two for each of as many callers."""
-        run, tensors = self._runs[candidate.name], self._source.example
-        if candidate.streams > 1 and candidate.parts == 1:
-            pool, batches = ThreadPoolExecutor(candidate.streams), 2 * candidate.streams
-            return lambda: list(pool.map(lambda _: run(*tensors), range(batches))), batches
-        if tensors[0].device.type == "cuda":
-            return lambda: _finished(run(*tensors)), 1
-        return lambda: run(*tensors), 1
-
-    def _chosen(self, trials: list[Trial]) -> Optimized:
-        """The fastest, or the most exact of those that are as fast."""
-        able = [trial for trial in trials if trial.ms_low is not None and self._allowed(trial)]
-        if not able:
-            tried = "; ".join(f"{t.candidate.name}: {t.verdict}" for t in trials[1:])
-            raise ValueError(f"no way to compute this in {self._precision} here. {tried}")
-        best = min(trial.ms or 0.0 for trial in able)
-        alike = [trial for trial in able if (trial.ms or 0.0) <= ALIKE * best]
-        taken = min(alike, key=lambda t: (EXACTNESS.index(t.candidate.precision), t.ms))
-        for trial in trials:
-            if trial is taken:
-                trial.verdict = "taken"
-            elif trial is trials[0] and trial not in able:
-                trial.verdict = "for comparison"
-            elif not trial.verdict:
-                trial.verdict = "slower" if trial not in alike else "as fast, less exact"
-        report = Report(
-            trials,
-            taken.candidate.name,
-            self._source.batch,
-            self._source.threads,
-            self._goal,
-            machine.this(str(self._source.example[0].device)).cpu,
-            remembered.versions(),
-            0 if self._calibration is None else len(self._calibration.images),
-            list(self._notes(taken)),
-        )
-        return Optimized(self._runs[report.chosen], self._source, report)
-
-    def _notes(self, taken: Trial) -> Iterator[str]:
-        if not taken.believed:
-            yield "other processes computed throughout: the times are not to be believed"
-        if taken.candidate.precision != "fp32" and taken.agreement is None:
-            yield f"answers in {taken.candidate.precision} were not compared with float32's: no calibration images"
-        elif taken.agreement is not None and self._calibration is not None:
-            count = len(self._calibration.images)
-            yield f"same first answer as the module on {taken.agreement:.2%} of {count} calibration images"
-        if taken.accuracy_change is not None:
-            yield f"accuracy on them: {taken.accuracy_change:+.2f} points"
 
 
 def _check(module: nn.Module, tensors: Sequence[Tensor], precision: str, goal: str, engine: str) -> None:
@@ -333,24 +88,5 @@ def _check(module: nn.Module, tensors: Sequence[Tensor], precision: str, goal: s
     other = {str(p.dtype) for p in module.parameters() if p.is_floating_point()} - {"torch.float32"}
     if other:
         raise ValueError(f"the module is in {', '.join(sorted(other))}; give it in float32, and choose the precision")
-    if engine in ("openvino", "onnxruntime") and not find_spec(engine):
-        raise ImportError(f"{engine} is not installed: pip install 'backbones[infer]'")
-
-
-def _finished(results: object) -> object:
-    """What was asked of a GPU is done."""
-    torch.cuda.synchronize()
-    return results
-
-
-def _failed(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"failed: {type(error).__name__}: {first[:160]}"
-
-
-def _told(kinds: Sequence[tuple[tuple[int, ...], torch.dtype, torch.device]], any_batch: bool) -> str:
-    shapes = [(("N", *shape[1:]) if any_batch else shape, dtype, device) for shape, dtype, device in kinds]
-    return " and ".join(
-        f"({', '.join(map(str, shape))}) {str(dtype).removeprefix('torch.')} on {device}"
-        for shape, dtype, device in shapes
-    )
+    if engine in ("openvino", "onnxruntime"):
+        need(engine)

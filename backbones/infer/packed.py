@@ -28,6 +28,10 @@ IN_PLACE = {
     aten.hardtanh.default: aten.hardtanh_.default,
     aten.sigmoid.default: aten.sigmoid_.default,
 }
+DEFAULTS = (None, 1, 0, 1, 1)
+"""of a convolution: bias, stride, padding, dilation, groups"""
+FLOAT_ONLY = (aten.avg_pool3d.default,)
+"""what torch has no bfloat16 kernel for: local response normalisation"""
 NEW = {aten.batch_norm.default, aten.add.Tensor, aten.mul.Tensor, aten.cat.default}
 """what writes a tensor that is its own, beside our convolutions"""
 
@@ -56,9 +60,8 @@ def pack(graph: GraphModule, example: Sequence[Tensor], dtype: torch.dtype) -> n
         if node.target == aten.add.Tensor:
             _add_within(graph, node)
     for node in list(graph.graph.nodes):
-        if node.target in ACTIVATIONS:
-            if not _activate_within(graph, node):
-                _in_place(node)
+        if node.target in ACTIVATIONS and not _activate_within(graph, node):
+            _in_place(node)
     return finished(graph)
 
 
@@ -76,6 +79,13 @@ def convert(graph: GraphModule, dtype: torch.dtype) -> None:
                 new = graph.graph.call_function(torch.Tensor.to, (node,), {"dtype": dtype, **layout})
             new.meta = dict(node.meta)
             node.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
+        elif node.target in FLOAT_ONLY and dtype != torch.float32:
+            with graph.graph.inserting_before(node):
+                node.update_arg(0, graph.graph.call_function(torch.Tensor.float, (given(node)[0],)))
+            with graph.graph.inserting_after(node):
+                new = graph.graph.call_function(torch.Tensor.to, (node, dtype))
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
         elif node.op == "output" and dtype != torch.float32:
             for result in {r for r in node.all_input_nodes if r.meta["val"].dtype == torch.float32}:
                 with graph.graph.inserting_before(node):
@@ -83,11 +93,14 @@ def convert(graph: GraphModule, dtype: torch.dtype) -> None:
 
 
 def _pack_convolution(graph: GraphModule, node: Node, batch: int) -> None:
-    image, weight, bias, stride, padding, dilation, groups = (*given(node), *(None, 1, 0, 1, 1)[len(given(node)) - 2 :])
+    arguments = list(given(node))
+    arguments.extend(DEFAULTS[len(arguments) - 2 :])
+    (image, weight, bias), rest = arguments[:3], arguments[3:]
     filters = constant(graph, weight)
-    if filters is None or isinstance(padding, str):
+    if filters is None or isinstance(rest[1], str):
         return
-    stride, padding, dilation = (_pair(value) for value in (stride, padding, dilation))
+    stride, padding, dilation = map(_pair, rest[:3])
+    groups = rest[3]
     size = [batch, *image.meta["val"].shape[1:]]
     if not all(isinstance(side, int) for side in size):
         return
@@ -113,14 +126,14 @@ def _pack_linear(graph: GraphModule, node: Node, batch: int) -> None:
 
 
 def _add_within(graph: GraphModule, node: Node) -> None:
-    """x + convolution(y): the convolution adds x to what it writes."""
-    for one, other in (given(node)[:2], given(node)[1::-1]):
-        if _plain(one) and isinstance(other, Node) and _same_shape(one, other) and given(one)[7] == "none":
-            image, *rest = given(one)
+    """x + convolution(y): the convolution, if not a grouped one, adds x to what it writes."""
+    if node.kwargs.get("alpha", 1) != 1:
+        return
+    for one, other in (given(node), given(node)[::-1]):
+        if _plain(one) and _alike(one, other) and given(one)[6] == 1 and given(one)[7] == "none":
+            image, *rest = given(one)[:7]
             target = torch.ops.mkldnn._convolution_pointwise.binary
-            new = _replace(
-                graph, node, target, (image, other, *rest[:6], "add", node.kwargs.get("alpha"), None, [], None)
-            )
+            _replace(graph, node, target, (image, other, *rest, "add", None, None, [], None))
             graph.graph.erase_node(one)
             return
 
@@ -171,8 +184,12 @@ def _added(node: Node) -> bool:
     return node.target == torch.ops.mkldnn._convolution_pointwise.binary
 
 
-def _same_shape(one: Node, other: Node) -> bool:
-    return bool(one.meta["val"].shape[1:] == other.meta["val"].shape[1:]) and one.meta["val"].dim() == 4
+def _alike(one: Node, other: Any) -> bool:
+    """Two maps of the same shape, also where that has a symbol for the number of images."""
+    if not isinstance(other, Node) or other is one or "val" not in other.meta:
+        return False
+    shapes = [str(tuple(node.meta["val"].shape)) for node in (one, other)]
+    return shapes[0] == shapes[1] and one.meta["val"].dim() == 4
 
 
 def _replace(graph: GraphModule, node: Node, target: Any, args: tuple[Any, ...]) -> Node:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from backbones.infer.graph import finished, quiet
+from backbones.infer.extras import quiet
+from backbones.infer.graph import finished
 from backbones.infer.packed import available, convert, pack
 from backbones.infer.source import Candidate, Run, Source, in_parts
 
