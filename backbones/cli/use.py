@@ -16,10 +16,16 @@ from backbones.cli.train import RUN_FILE
 from backbones.records import Preprocessing
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from backbones.backbone import Backbone
-    from backbones.evaluate import Member, Metrics
+    from backbones.data import Part
+    from backbones.evaluate import Member, Metrics, Views
 
 log = logging.getLogger("backbones")
+
+BATCH, COMPARED = 16, 256
+"""images that `predict` looks at together; those on which a fast network's answers are compared"""
 
 
 def evaluate(
@@ -35,6 +41,7 @@ def evaluate(
     val_split: float = 0.0,
     batch_size: int = 64,
     workers: int | None = None,
+    fast: bool = False,
     csv: Path | None = None,
     json_: Json = False,
 ) -> None:
@@ -54,6 +61,7 @@ def evaluate(
         val_split: as in training, to test on the same validation part; a run knows its own
         batch_size: views at a time
         workers: processes that load images; as many as help by default
+        fast: search for the fastest way to compute it here, checked on 256 of the images; remembered
         csv: add a row to this file, in timm's columns
         json_: print the figures as JSON
     """
@@ -84,7 +92,10 @@ def evaluate(
         for source, (model, told) in zip(sources, loaded, strict=True):
             views = prepare(protocol, told, size=size, crop=crop, scales=scales)
             order = columns(model.checkpoint.classes, classes, source, by_place=not Path(source).exists())
-            members.append(Member(model.to(place.device), views, order))
+            if fast and (int(os.environ.get("WORLD_SIZE", 1)) > 1 or views.protocol.dense):
+                raise ValueError("--fast is for one process, and for protocols whose crops are of one size")
+            model.to(place.device)
+            members.append(Member(_fast(model, images, views, batch_size) if fast else model, views, order))
         if members[0].views.protocol.mirrors and not opened.info.mirror:
             log.warning("%s looks at mirror images too, which are other classes in %s", protocol, data)
         found = answers_together(members, images, batch_size, workers)
@@ -95,7 +106,8 @@ def evaluate(
         results.append(csv, results.row(networks, members, metrics))
     if json_:
         looked = [
-            {"source": s, "network": n, **m.views.told()} for s, n, m in zip(sources, networks, members, strict=True)
+            {"source": s, "network": n, **m.views.told(), **_how(m.model)}
+            for s, n, m in zip(sources, networks, members, strict=True)
         ]
         figures = {**metrics.summary(), "interval": metrics.interval, "protocol": protocol, "networks": looked}
         per_class = dict(zip(classes, metrics.per_class, strict=True))
@@ -116,6 +128,9 @@ def _print(
     table = Table("figure", "value", box=None, title=escape(title), title_justify="left")
     for source in sources:
         table.add_row("source", escape(source))
+    for member in members:
+        if how := _how(member.model):
+            table.add_row("computed by", "; ".join([how["computed_by"], *how["notes"]]))
     for views in dict.fromkeys(str(member.views) for member in members):
         table.add_row("protocol", views)
     table.add_row("as in", protocol.source)
@@ -132,7 +147,12 @@ def _print(
 
 
 def predict(
-    source: Positional[Path], images: Positional[tuple[Path, ...]], /, top: int = 5, json_: Json = False
+    source: Positional[Path],
+    images: Positional[tuple[Path, ...]],
+    /,
+    top: int = 5,
+    fast: bool = False,
+    json_: Json = False,
 ) -> None:
     """Say what is in images: the most probable classes of each.
 
@@ -140,10 +160,12 @@ def predict(
         source: a run folder, or a .safetensors file that backbones wrote
         images: image files
         top: how many classes to name
+        fast: for many images: search for the fastest way to compute it here, checked on the first; remembered
         json_: print a list of {"path", "top": [{"class", "probability"}, ...]}
     """
     import torch
 
+    from backbones import optimize
     from backbones.data import eval_transform, read_image
 
     if not images:
@@ -153,17 +175,25 @@ def predict(
     model, preprocessing = _load(source)
     told = model.checkpoint
     transform, results, unread = eval_transform(preprocessing), list[dict[str, Any]](), list[str]()
-    for path in images:
-        try:
-            image = transform(read_image(path, model.in_channels))
-        except (ValueError, OSError) as error:
-            unread.append(str(error))
+    compute: nn.Module = model
+    for start in range(0, len(images), BATCH):
+        read = list[tuple[Path, Tensor]]()
+        for path in images[start : start + BATCH]:
+            try:
+                read.append((path, transform(read_image(path, model.in_channels))))
+            except (ValueError, OSError) as error:
+                unread.append(str(error))
+        if not read:
             continue
+        batch = torch.stack([image for _, image in read])
+        if fast and compute is model:
+            compute = optimize(model, batch, calibration=batch)
+            log.warning("%s", _how(compute))
         with torch.inference_mode():
-            probabilities = model(image[None]).softmax(1)[0]
-        best = probabilities.topk(min(top, len(told.classes)))
-        named = [{"class": told.classes[i], "probability": p} for p, i in zip(*(v.tolist() for v in best), strict=True)]
-        results.append({"path": str(path), "top": named})
+            answers = compute(batch).softmax(1)
+        for (path, _), probabilities in zip(read, answers, strict=True):
+            best = zip(*(v.tolist() for v in probabilities.topk(min(top, len(told.classes)))), strict=True)
+            results.append({"path": str(path), "top": [{"class": told.classes[i], "probability": p} for p, i in best]})
     if json_:
         print(json.dumps(results))
     else:
@@ -172,6 +202,24 @@ def predict(
     if unread:
         print("\n".join(unread), file=sys.stderr)
         sys.exit(2)
+
+
+def _how(model: "nn.Module") -> dict[str, Any]:
+    """What computes, where that was searched for."""
+    report: Any = getattr(model, "report", None)
+    return {"computed_by": report.chosen, "notes": report.notes} if report else {}
+
+
+def _fast(model: "Backbone", part: "Part", views: "Views", batch_size: int) -> "nn.Module":
+    """The network made fast for batches of such views; its answers are compared on images from all over the part."""
+    import torch
+
+    from backbones import optimize
+    from backbones.evaluate.run import device_of
+
+    count = min(len(part), COMPARED)
+    seen = torch.stack([next(views(part[i * len(part) // count][0])) for i in range(count)]).to(device_of(model))
+    return optimize(model, seen[:batch_size], calibration=seen)
 
 
 def _splits(sources: Sequence[str], data: str) -> dict[str, float]:

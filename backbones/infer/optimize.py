@@ -71,7 +71,8 @@ def optimize(
     if before is not None and (found := search.again(before)):
         return found
     found = search.run()
-    memory.write(found.report)
+    if found.report.taken.believed:
+        memory.write(found.report)
     return found
 
 
