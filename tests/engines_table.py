@@ -30,7 +30,7 @@ SIDE = 64
 """of the images here, where the network reads so small ones"""
 INTRODUCTION = """# Every ImageNet network in other engines
 
-Random weights, batch norms with the statistics of 8 random images, one thread. Each network is exported, opened by the
+Random weights, batch norms with the statistics of 8 random images. Each network is exported, opened by the
 other library, and computes batches of 1 and of 3 images, of 64x64 pixels where it reads so small ones, else of its
 smallest size. The difference is the largest over the range of the logits. Rounding is how far torch's own logits in
 fp32 are from those in fp64, by the same measure: deep random networks amplify it. Seconds are for writing, opening and
@@ -39,7 +39,7 @@ comparing, on whatever else the machine did meanwhile.
 
 
 def filled(name: str) -> Backbone:
-    """With random weights and the statistics of one batch; networks for one size of image get that."""
+    """With random weights and the statistics of one batch."""
     model = create_model(name, seed=0).train()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
