@@ -22,7 +22,8 @@ def plan(source: Source, precision: str, goal: str, engine: str) -> list[Candida
     floats = [p for p in precisions if p != "int8"]
     if device.type == "cpu" and engine in ("auto", "openvino"):
         for p in precisions:
-            found += [Candidate("openvino", p, "", parts, streams) for parts, streams in _cuts(source, goal)]
+            for rest in ("", "bf16") if p == "int8" else ("",):  # what int8 does not compute; not every processor can
+                found += [Candidate("openvino", p, rest, parts, streams) for parts, streams in _cuts(source, goal)]
     if engine in ("auto", "torch"):
         found += [Candidate("torch", p, "folded", parts) for p in floats for parts in _pieces(source)]
     if device.type == "cpu" and engine in ("auto", "onnxruntime") and "fp32" in floats:
@@ -43,7 +44,7 @@ def obstacle(candidate: Candidate, source: Source, done: list[Candidate], second
         return f"{candidate.engine} is not installed: pip install 'backbones[infer]'"
     if candidate.precision == "int8" and not find_spec("nncf"):
         return "nncf is not installed: pip install 'backbones[infer]'"
-    if candidate.precision == "bf16" and not has_bf16(candidate.engine, source.example[0].device):
+    if "bf16" in (candidate.precision, candidate.how) and not has_bf16(candidate.engine, source.example[0].device):
         return "this processor has no bfloat16 arithmetic"
     if candidate.how == "compiled":
         if not torch_engine.has_compiler():

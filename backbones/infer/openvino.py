@@ -12,7 +12,6 @@ from torch.utils import _pytree as pytree
 from backbones.infer.extras import need, quiet
 from backbones.infer.source import Candidate, Source, batches
 
-HINTS = {"fp32": "f32", "bf16": "bf16"}
 MOST_CALIBRATED = 300
 """images that ranges of numbers are estimated from"""
 
@@ -64,9 +63,8 @@ class OpenVINO:
     def __init__(self, model: Any, source: Source, candidate: Candidate) -> None:
         self._model, self._parts, self._streams = model, candidate.parts, candidate.streams
         self._example, self._any, self._spec = source.example, source.any_batch, source.out_spec
-        rest = "bf16" if has_bf16() else "f32"  # of what int8 does not compute
         self._settings = {
-            "INFERENCE_PRECISION_HINT": HINTS.get(candidate.precision, rest),
+            "INFERENCE_PRECISION_HINT": "bf16" if "bf16" in (candidate.precision, candidate.how) else "f32",
             "PERFORMANCE_HINT": "LATENCY" if candidate.streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": str(candidate.streams),
             "INFERENCE_NUM_THREADS": str(source.threads),
@@ -86,8 +84,7 @@ class OpenVINO:
         return self._compile(-1)
 
     def _compile(self, batch: int) -> "_Requests":
-        openvino = need("openvino")
-        model = self._model
+        openvino, model = need("openvino"), self._model
         if self._any:
             model = model.clone()
             model.reshape({place: _shape(x, batch) for place, x in enumerate(self._example)})

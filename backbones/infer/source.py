@@ -38,7 +38,8 @@ class Candidate:
     def name(self) -> str:
         cut = f"in {self.parts} parts" if self.parts > 1 else ""
         beside = f"{self.streams} at a time" if self.streams > 1 else ""
-        return " ".join(word for word in (self.engine, self.precision, self.how, cut, beside) if word)
+        how = f"beside {self.how}" if self.precision == "int8" and self.how else self.how
+        return " ".join(word for word in (self.engine, self.precision, how, cut, beside) if word)
 
 
 class Source:

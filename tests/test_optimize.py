@@ -1,0 +1,300 @@
+"""Networks made fast give the answers of those they were made from; what was tried is told, and remembered."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from networks import SMALLEST
+from torch import Tensor, nn
+
+import backbones
+from backbones import create_model, model_info
+from backbones.infer import candidates
+from backbones.infer.answers import Calibration
+from backbones.infer.packed import pack
+from backbones.infer.report import Report
+from backbones.infer.search import Search
+from backbones.infer.source import Candidate, Source
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+NORMS_LEFT = {"densenet": 0.55, "preact_resnet": 0.6, "wide_resnet": 0.6, "nasnet": 0.05}
+"""share of the norms that nothing can take in, at most; none elsewhere"""
+
+
+@pytest.fixture(autouse=True)
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def trained_like(module: nn.Module) -> nn.Module:
+    """With statistics and scales that folding must not lose."""
+    chance = torch.Generator().manual_seed(1)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            part.running_mean.normal_(0, 0.1, generator=chance)
+            part.running_var.uniform_(0.5, 1.5, generator=chance)
+            if part.affine:
+                nn.init.uniform_(part.weight, 0.5, 1.5, generator=chance)
+                nn.init.normal_(part.bias, 0, 0.1, generator=chance)
+    return module.eval()
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2))
+    return trained_like(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
+
+
+def off(mine: Tensor, theirs: Tensor) -> float:
+    return float((mine - theirs).detach().abs().max() / (mine.max() - mine.min()).detach())
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_folding_changes_nothing(name: str) -> None:
+    """In double precision, where only the folding itself could; and packed in single, for another batch too."""
+    channels, height, width = model_info(name).input_size
+    side = (height, width) if height < 100 else (2 * max(32, model_info(name).min_size // 2),) * 2
+    model = trained_like(create_model(name, seed=0))
+    images = torch.randn(2, channels, *side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        single = Source(model, (images,), 1)
+        packed = pack(single.folded(), (images,), torch.float32)
+        assert single.any_batch
+        expected = model(torch.cat([images, images[:1]]))
+        assert off(expected, packed(torch.cat([images, images[:1]]))) < 1e-4
+        double = Source(model.double(), (images.double(),), 1)
+        folded = double.folded()
+        assert off(model(images.double()), folded(images.double())) < 1e-11
+    norms = sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
+    left = sum("batch_norm" in str(node.target) for node in folded.graph.nodes)
+    assert left <= NORMS_LEFT.get(model.variant.family, 0) * norms
+
+
+def test_a_norm_before_unpadded_convolutions_is_folded_into_them() -> None:
+    """Two that read it, one of them in groups: scaled by hand, channel by channel."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.one, self.two = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 2, groups=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(x)
+            return self.one(y).mean((2, 3)) + self.two(y).mean((2, 3))
+
+    net = trained_like(Net()).double()
+    images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    folded = Source(net, (images,), 1).folded()
+    assert not any("batch_norm" in str(node.target) for node in folded.graph.nodes)
+    torch.testing.assert_close(folded(images), net(images), rtol=1e-12, atol=1e-12)
+
+
+def test_a_norm_before_a_border_of_zeros_stays() -> None:
+    net = trained_like(nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1))).double()
+    images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    folded = Source(net, (images,), 1).folded()
+    assert any("batch_norm" in str(node.target) for node in folded.graph.nodes)
+    torch.testing.assert_close(folded(images), net(images), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_additions_within_convolutions(swapped: bool) -> None:
+    """x + conv(x), relu after it; the sum also where the convolution stands first, and where it is read twice."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.one(x)
+            y = torch.relu(y + x if swapped else x + y)
+            z = self.two(y)
+            return torch.relu(z + y) + z  # z is read twice: nothing may take it in
+
+    net, images = Net().eval(), torch.randn(3, 4, 6, 6)
+    packed = pack(Source(net, (images,), 1).folded(), (images,), torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(packed(images), net(images), rtol=1e-5, atol=1e-6)
+        assert packed(images).equal(packed(images))  # nothing is written over
+
+
+def test_exact_is_within_a_ten_thousandth_and_everything_is_told() -> None:
+    net, images = small(), torch.randn(4, 3, 16, 16)
+    fast = backbones.optimize(net, images, precision="exact")
+    assert off(net(images), fast(images)) < 1e-4
+    assert fast(images[:1]).shape == (1, 5)
+    assert fast(torch.cat([images] * 3)).shape == (12, 5)
+    trials = {trial.candidate.name: trial for trial in fast.report.trials}
+    assert {"torch fp32 as it is", "torch fp32 folded", "openvino fp32", "onnxruntime fp32"} <= set(trials)
+    measured = [t for t in trials.values() if t.ms_low is not None]
+    assert fast.report.taken.ms <= 1.02 * min(t.ms for t in measured)
+    assert all(t.verdict for t in trials.values())
+    assert all(t.error is not None and t.error <= 1e-4 for t in measured)
+    assert "taken" in str(fast.report)
+
+
+def test_a_second_call_searches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images = small(), torch.randn(1, 3, 16, 16)
+    monkeypatch.setattr("backbones.timing.machine.busy", lambda _: None)  # whoever else computes: it is believed
+    first = backbones.optimize(net, images, precision="exact", engine="openvino")
+    monkeypatch.setattr(Search, "run", lambda _: pytest.fail("searched again"))
+    other = small()
+    nn.init.ones_(other[-1].weight)  # the values of the weights are not part of what is remembered
+    again = backbones.optimize(other, images, precision="exact", engine="openvino")
+    assert again.report.remembered
+    assert again.report.chosen == first.report.chosen
+    assert off(other(images), again(images)) < 1e-4
+    with pytest.raises(pytest.fail.Exception):
+        backbones.optimize(net, images.repeat(2, 1, 1, 1), precision="exact", engine="openvino")
+
+
+def test_from_many_threads_at_a_time() -> None:
+    net, images = small(), torch.randn(32, 1, 3, 16, 16)
+    fast = backbones.optimize(net, images[0], precision="exact", engine="openvino")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(fast, images))
+    with torch.no_grad():
+        assert all(off(net(x), y) < 1e-4 for x, y in zip(images, answers, strict=True))
+    throughput = backbones.optimize(net, images[0], precision="exact", goal="throughput", engine="openvino")
+    assert all(y.equal(z) or off(y, z) < 1e-4 for y, z in zip(answers, throughput.map(images), strict=True))
+
+
+class Fragile(nn.Module):
+    """Its classes hang on the ninth binary digit, which bfloat16 does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 1)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([[[[1.0]]], [[[1.0 + 2**-9]]]]))
+            self.conv.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3))
+
+
+def test_auto_takes_no_precision_that_changes_answers() -> None:
+    """Each image is positive or negative: the larger class by 2^-9 of it. Without images, error decides; it is small."""
+    images = torch.tensor([1.0, -1.0]).repeat(20)[:, None, None, None].expand(40, 1, 8, 8) * torch.linspace(
+        1, 2, 40
+    ).reshape(-1, 1, 1, 1)
+    fast = backbones.optimize(Fragile(), images[:1], calibration=images)
+    assert fast.report.taken.candidate.precision == "fp32"
+    less = [t for t in fast.report.trials if t.candidate.precision == "bf16" and t.agreement is not None]
+    assert all("same answer on" in t.verdict for t in less)
+    assert "same first answer as the module on 100.00% of 40" in " ".join(fast.report.notes)
+
+
+def test_int8_is_checked_on_labelled_images() -> None:
+    net, images = small(), torch.randn(64, 3, 16, 16)
+    labels = net(images).argmax(1)
+    fast = backbones.optimize(net, images[:8], precision="int8", calibration=(images, labels), engine="openvino")
+    assert fast.report.taken.candidate.precision == "int8"
+    assert fast.report.taken.agreement == pytest.approx(1 + fast.report.taken.accuracy_change / 100)
+    untold = backbones.optimize(net, images[:8], calibration=images, engine="openvino")
+    assert {t.verdict for t in untold.report.trials if t.candidate.precision == "int8"} == {
+        "not tried: int8 needs classes of the images, or a tolerance"
+    }
+
+
+def test_without_the_engines_torch_is_made_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "find_spec", lambda _: None)
+    monkeypatch.setattr(candidates.torch_engine, "has_compiler", lambda: False)
+    net, images = small(), torch.randn(2, 3, 16, 16)
+    fast = backbones.optimize(net, images, precision="exact")
+    assert fast.report.taken.candidate.engine == "torch"
+    verdicts = {t.candidate.name: t.verdict for t in fast.report.trials}
+    assert "pip install 'backbones[infer]'" in verdicts["openvino fp32"]
+    assert verdicts["torch fp32 compiled"] == "no C++ compiler here"
+    assert off(net(images), fast(images)) < 1e-4
+
+
+@pytest.mark.slow
+def test_compiled_weights_are_frozen() -> None:
+    """Changed afterwards, they change nothing: they are part of the program."""
+    source = Source(small(), (torch.randn(2, 3, 16, 16),), 1)
+    run = candidates.build(source, Candidate("torch", "fp32", "compiled"))
+    before = run(*source.example)
+    with torch.no_grad():
+        assert off(source.module(*source.example), before) < 1e-4
+    with torch.inference_mode():
+        assert run(*source.example).equal(before)
+
+
+def test_several_tensors_in_and_out() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"sum": x + 2 * y, "rest": torch.relu(x - y)}
+
+    x, y = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    fast = backbones.optimize(Net(), (x, y), precision="exact")
+    for name, value in Net()(x, y).items():
+        torch.testing.assert_close(fast(x, y)[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"precision": "fp16"}, "give one of auto, exact, bf16, int8"),
+        ({"goal": "speed"}, "latency, throughput"),
+        ({"engine": "tvm"}, "auto, torch, openvino, onnxruntime"),
+        ({"precision": "int8"}, "calibration="),
+        ({"calibration": torch.zeros(0, 3, 16, 16)}, "no images"),
+        ({"calibration": torch.zeros(4, 3, 8, 8)}, "as the network will see them"),
+    ],
+)
+def test_mistakes(asked: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        backbones.optimize(small(), torch.randn(1, 3, 16, 16), **asked)
+
+
+def test_wrong_images_and_training() -> None:
+    fast = backbones.optimize(small(), torch.randn(1, 3, 16, 16), precision="exact", engine="torch", budget_s=0)
+    with pytest.raises(ValueError, match=r"optimized for \(N, 3, 16, 16\) float32 on cpu and got \(1, 3, 20, 20\)"):
+        fast(torch.randn(1, 3, 20, 20))
+    with pytest.raises(ValueError, match="float64"):
+        fast(torch.randn(1, 3, 16, 16).double())
+    with pytest.raises(ValueError, match="cannot be trained"):
+        fast.train()
+
+
+def test_the_module_is_left_as_it_is() -> None:
+    net = small().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    backbones.optimize(net, torch.randn(2, 3, 16, 16), precision="exact", engine="torch", budget_s=5)
+    assert net.training
+    assert all(value.equal(before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_calibration_in_every_form() -> None:
+    images, labels = torch.randn(6, 1, 2, 2), torch.arange(6)
+    example = (images[:1],)
+
+    class Pairs:
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, place: int) -> tuple[Tensor, int]:
+            return images[place], int(labels[place])
+
+    batches = [(images[:4], labels[:4]), (images[4:], labels[4:])]
+    for given in ((images, labels), batches, Pairs()):
+        found = Calibration.of(given, example)
+        assert found.images.equal(images)
+        assert found.labels is not None
+        assert found.labels.equal(labels)
+    for given in (images, [images[:2], images[2:]], list(images)):
+        found = Calibration.of(given, example)
+        assert found.images.equal(images)
+        assert found.labels is None
+
+
+def test_a_report_is_kept_as_json() -> None:
+    fast = backbones.optimize(small(), torch.randn(1, 3, 16, 16), precision="exact", engine="torch", budget_s=2)
+    assert Report.from_json(fast.report.to_json()) == fast.report
