@@ -165,7 +165,7 @@ def test_errors(digits: Data) -> None:
 
 
 def test_scaled_decoding_crops_the_same_places(tmp_path: Path) -> None:
-    """A smooth picture, eight times as large as needed, is that which is decoded whole, but for half a pixel of place."""
+    """A smooth picture, eight times as large as needed, is as when decoded whole, but for half a pixel of place."""
     wave = torch.linspace(0, 2.1, 256)
     planes = [127 * (1 + (wave[:, None] * k).sin() * (wave[None] * (4 - k)).cos()) for k in (1, 2, 3)]
     picture = Image.fromarray(torch.stack(planes, 2).to(torch.uint8).numpy())
