@@ -53,9 +53,9 @@ def read_crop(
 ) -> tuple[Tensor, tuple[int, int, int, int]]:
     """An image to be cropped to a box and resized to `size`, and the box in it; errors as in `read_image`.
 
-    A JPEG is decoded at a half, a quarter or an eighth of its sides, as small as the box stays no smaller than `size`:
-    the decoder means the pixels in its own way, so they are near, not equal, to those of the whole image resized, and the
-    box comes to lie up to half a decoded pixel aside.
+    A JPEG is decoded at a half, a quarter or an eighth of its sides, as small as the box stays no smaller than `size`.
+    The decoder means the pixels in its own way, so they are near, not equal, to those of the whole image resized; and
+    the box comes to lie up to half a decoded pixel aside.
 
     Args:
         box: (H, W) of the image -> (top, left, height, width)
