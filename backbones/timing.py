@@ -46,6 +46,7 @@ def interleaved(
     runs: Mapping[str, Callable[[], object]],
     *,
     rounds: int = ROUNDS,
+    most: int = MOST_ROUNDS,
     block: float = BLOCK,
     until: float | None = None,
 ) -> dict[str, Times]:
@@ -54,12 +55,13 @@ def interleaved(
     Args:
         runs: what to time, warm already, by name
         rounds: undisturbed blocks of each
+        most: blocks that are tried for that
         block: seconds of each block, at least one run
         until: no further round is begun after this moment of time.perf_counter(); one is made in any case
     """
     quiet: dict[str, list[float]] = {name: [] for name in runs}
     disturbed: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(max(rounds, MOST_ROUNDS)):
+    for turn in range(most):
         lacking = [name for name in runs if len(quiet[name]) < rounds]
         if not lacking or (turn and until is not None and time.perf_counter() > until):
             break

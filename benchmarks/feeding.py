@@ -1,6 +1,6 @@
 """Whether training waits for its images: steps fed from a folder of JPEGs beside steps fed from memory, in one run.
 
-    python benchmarks/feeding.py resnet18 --workers 2
+    python -m benchmarks.feeding resnet18 --workers 2
 
 Blocks of both kinds take turns. The images are 500x375, quality 90, as `benchmarks/loader.py` has them; the transform
 is the random crop, mirroring and normalising of most recipes.
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from loader import RECIPE, photos
 from tyro.conf import Positional
 
 from backbones import create_model
@@ -23,6 +22,7 @@ from backbones.data import make_loader, open_data, preprocessing_for, train_tran
 from backbones.train.loaders import computing_threads, threads_beside
 from backbones.train.loss import training_loss
 from backbones.train.optimise import make_optimiser
+from benchmarks.loader import RECIPE, photos
 
 
 def main(

@@ -81,7 +81,8 @@ def ours(network: str, side: int, images: int, compiled: bool = False) -> Step:
     parts = cast(Any, (loaders, None, SimpleNamespace(), None, watch, None))
     loop = Loop(fabric, model, recipe, options, *parts)
     model.train()
-    part = batch(side, images)
+    pixels, labels = batch(side, images)
+    part = pixels.to(fabric.device), labels.to(fabric.device)
     return lambda: loop._train_step([part])
 
 

@@ -1,6 +1,8 @@
 """A run's images are a pure function of (seed, epoch), whatever the workers; each image counts once in evaluation."""
 
+import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from backbones.data import (
     set_epoch,
     train_transform,
 )
+from backbones.data.decode import read_crop
 from backbones.data.parts import ArrayPart
 from backbones.records import Recipe
 
@@ -159,3 +162,42 @@ def test_errors(digits: Data) -> None:
         EpochSampler(10, 0, shuffle=True, rank=2, world_size=2)
     with pytest.raises(TypeError, match="takes a loader from make_loader; this one's sampler is SequentialSampler"):
         set_epoch(DataLoader(ArrayPart(torch.zeros(2, 1, 1, 1), [0, 1], "x", 1)), 1)
+
+
+def test_scaled_decoding_crops_the_same_places(tmp_path: Path) -> None:
+    """A smooth picture, eight times as large as needed, is as when decoded whole, but for half a pixel of place."""
+    wave = torch.linspace(0, 2.1, 256)
+    planes = [127 * (1 + (wave[:, None] * k).sin() * (wave[None] * (4 - k)).cos()) for k in (1, 2, 3)]
+    picture = Image.fromarray(torch.stack(planes, 2).to(torch.uint8).numpy())
+    for kind in ("jpg", "png"):
+        (tmp_path / kind / "a").mkdir(parents=True)
+        (tmp_path / kind / "b").mkdir()
+        for name in ("a", "b"):
+            picture.save(tmp_path / kind / name / f"0.{kind}", quality=95)
+        data = open_data(f"folder:{tmp_path / kind}", whole=True)
+        recipe = replace(RECIPE, crop="area", scale=(0.3, 1.0), rotate=0, shear=0, reprob=0, hflip=0.5)
+        preprocessing = preprocessing_for(replace(data.info, mean=(0.0,) * 3, std=(1.0,) * 3), (32, 32), 3)
+        transform = train_transform(preprocessing, recipe, data.info)
+        for epoch in range(6):
+            whole, scaled = (Loaded(data.train, transform, 0, True, scaled=flag) for flag in (False, True))
+            whole.set_epoch(epoch)
+            scaled.set_epoch(epoch)
+            apart = (whole[0][0] - scaled[0][0]).abs()
+            assert (whole[0][0] - whole[1][0]).abs().mean() > 0.03  # two crops of the same picture
+            assert apart.mean() < (0.015 if kind == "jpg" else 1e-9)
+    with pytest.raises(ValueError, match="crops of random area; give --crop area"):
+        Loaded(data.train, eval_transform(preprocessing), 0, True, scaled=True)
+    digits = open_data("digits")
+    with pytest.raises(ValueError, match="in memory: leave out --decode"):
+        Loaded(digits.train, transform, 0, True, scaled=True)
+
+
+def test_scaled_decoding_is_no_smaller_than_the_crop_needs() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (803, 401)).save(file, "JPEG")
+    for box, parts in (((0, 0, 400, 800), 8), ((1, 3, 399, 800), 4), ((11, 5, 99, 700), 1), ((1, 603, 400, 200), 4)):
+        image, (top, left, height, width) = read_crop(file.getvalue(), 3, (50, 50), lambda h, w, box=box: box)
+        assert image.shape[1:] == (-(-401 // parts), -(-803 // parts))
+        assert min(height, width) >= (50 if parts > 1 else 99)
+        assert top + height <= image.shape[1]
+        assert left + width <= image.shape[2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from backbones.data import Lighting, eval_transform, mixer, open_data, preprocessing_for, train_transform
+from backbones.data import Lighting, eval_transform, mixer, open_data, preprocessing_for, split, train_transform
 from backbones.records import DataInfo, Preprocessing, Recipe
 
 PLAIN = Recipe(source="none", epochs=1, batch_size=1, lr=0.1)
@@ -201,3 +201,18 @@ def test_mixing() -> None:
     assert both is not None
     kinds = {((both(images, labels)[0] == images).float().mean() > 0.01).item() for _ in range(30)}
     assert kinds == {True, False}
+
+
+@pytest.mark.parametrize("change", [{}, {"rotate": 10.0}, {"reprob": 1.0}])
+def test_a_batch_is_finished_to_the_last_bit(change: dict[str, float]) -> None:
+    """Normalising waits for the batch where it comes last, and only there; the images are those of the whole chain."""
+    recipe = replace(PLAIN, crop="area", **change)  # type: ignore[arg-type]
+    transform = train_transform(preprocessing_for(INFO, (32, 32), 3), recipe, INFO)
+    each, finish = split(transform)
+    images = [noise(3, 40, 50), noise(3, 50, 40), noise(3, 90, 90)]
+    torch.manual_seed(5)
+    whole = torch.stack([transform(image) for image in images])
+    torch.manual_seed(5)
+    halves = torch.stack([each(image) for image in images])
+    assert halves.dtype == (torch.float32 if change else torch.uint8)
+    assert torch.equal(finish(halves), whole)

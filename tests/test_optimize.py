@@ -1,6 +1,7 @@
 """Networks made fast give the answers of those they were made from; what was tried is told, and remembered."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 import backbones
 from backbones import create_model, model_info
-from backbones.infer import candidates
+from backbones.infer import candidates, search
 from backbones.infer.answers import Calibration
 from backbones.infer.packed import pack
 from backbones.infer.report import Report
 from backbones.infer.search import Search
 from backbones.infer.source import Candidate, Source
+from backbones.timing import interleaved
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -24,8 +26,10 @@ NORMS_LEFT = {"densenet": 0.55, "preact_resnet": 0.6, "wide_resnet": 0.6, "nasne
 
 
 @pytest.fixture(autouse=True)
-def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own, and times of one run each: what is chosen does not matter here."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(search, "interleaved", partial(interleaved, rounds=1, block=0.0, most=1))
 
 
 def trained_like(module: nn.Module) -> nn.Module:
@@ -179,10 +183,9 @@ class Fragile(nn.Module):
 
 
 def test_auto_takes_no_precision_that_changes_answers() -> None:
-    """Each image is positive or negative: the larger class by 2^-9 of it. Without images, error decides; it is small."""
-    images = torch.tensor([1.0, -1.0]).repeat(20)[:, None, None, None].expand(40, 1, 8, 8) * torch.linspace(
-        1, 2, 40
-    ).reshape(-1, 1, 1, 1)
+    """Each image has one sign: its sign decides the class, by 2^-9 of what it is."""
+    values = torch.tensor([1.0, -1.0]).repeat(20) * torch.linspace(1, 2, 40)
+    images = values[:, None, None, None].expand(40, 1, 8, 8).contiguous()
     fast = backbones.optimize(Fragile(), images[:1], calibration=images)
     assert fast.report.taken.candidate.precision == "fp32"
     less = [t for t in fast.report.trials if t.candidate.precision == "bf16" and t.agreement is not None]

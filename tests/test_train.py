@@ -26,7 +26,7 @@ from backbones.data import Data, open_data
 from backbones.evaluate import Member, answers, measure, prepare
 from backbones.recipes import MODERN, choose
 from backbones.records import Options, Recipe
-from backbones.train import preflight
+from backbones.train import precision, preflight
 from backbones.train.average import Average
 from backbones.train.loop import Loop
 from backbones.train.store import Store
@@ -151,6 +151,18 @@ def test_resuming_ends_where_the_whole_run_ends(
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in again.history]
     assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in whole.history]
     assert torch.equal(weights(again.folder, train.BEST), weights(whole.folder, train.BEST))
+
+
+def test_a_run_keeps_the_precision_it_began_with(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it goes on, on a machine that would have chosen another."""
+    for i, has in enumerate((True, False)):
+        monkeypatch.setattr(precision, "has_bf16", lambda has=has: has)
+        folder, name = tmp_path / str(i), "bf16-mixed" if has else "32-true"
+        assert fit(digits, folder, replace(QUICK, epochs=1)).precision == name
+        monkeypatch.setattr(precision, "has_bf16", lambda has=has: not has)
+        assert fit(digits, folder, replace(QUICK, epochs=1), resume=True).precision == name
+        assert json.loads((folder / "recipe.json").read_text())["options"]["precision"] == name
+        assert f"| precision | {name} |" in (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize("ema", [False, True])

@@ -53,8 +53,9 @@ def read_crop(
 ) -> tuple[Tensor, tuple[int, int, int, int]]:
     """An image to be cropped to a box and resized to `size`, and the box in it; errors as in `read_image`.
 
-    A JPEG is decoded at a half, a quarter or an eighth of its sides, as small as the box stays no smaller than `size`:
-    the decoder means the pixels in its own way, so they are near, not equal, to those of the whole image resized.
+    A JPEG is decoded at a half, a quarter or an eighth of its sides, as small as the box stays no smaller than `size`.
+    The decoder means the pixels in its own way, so they are near, not equal, to those of the whole image resized; and
+    the box comes to lie up to half a decoded pixel aside.
 
     Args:
         box: (H, W) of the image -> (top, left, height, width)
@@ -67,7 +68,7 @@ def read_crop(
             wanted = box(height, width)
             parts = next((n for n in (8, 4, 2) if wanted[2] >= n * size[0] and wanted[3] >= n * size[1]), 1)
             if parts > 1:
-                image.draft(None, (-(-width // parts), -(-height // parts)))
+                image.draft(None, (width // parts, height // parts))
                 array = np.array(image)
                 here = torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
                 return here, _within(wanted, parts, (image.height, image.width))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from backbones.data.parts import Part
 from backbones.data.scaled import crop_while_decoding
@@ -179,16 +179,9 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         drop_last=train and leaves_one,  # batch norm has no statistics of one image
         persistent_workers=workers > 0,
-        collate_fn=_channels_last,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator().manual_seed(seed_of(seed, -1, -1)),  # else it would draw from the global one
     )
-
-
-def _channels_last(images: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """A batch whose images lie in memory as they were decoded, and as the network wants them."""
-    pixels, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in images])
-    return pixels.permute(0, 3, 1, 2), labels
 
 
 def set_epoch(loader: DataLoader[tuple[Tensor, int]], epoch: int, start: int = 0) -> None:

@@ -38,7 +38,7 @@ class Calibration:
                 labels.append(torch.as_tensor(label).reshape(-1))
             if sum(map(len, images)) >= MOST_IMAGES:
                 break
-        if not images:
+        if not sum(map(len, images)):
             raise ValueError("calibration has no images; give a tensor (N, C, H, W), batches, or a dataset")
         if images[0].shape[1:] != example[0].shape[1:]:
             shapes = f"{tuple(images[0].shape[1:])} and {tuple(example[0].shape[1:])}"
