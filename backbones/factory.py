@@ -181,6 +181,9 @@ def save(
 def load(path: str | PathLike[str]) -> Backbone:
     """The network that `save` or a training run wrote, in eval mode; `model.checkpoint` tells the rest.
 
+    Its tensors are mapped from the file until they are changed: the file may be removed or replaced by another, as
+    `save` does, but not written into meanwhile.
+
     Raises:
         FileNotFoundError: no such file
         ValueError: not one of our files, or one that was cut short or altered

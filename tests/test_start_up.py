@@ -108,3 +108,13 @@ def test_one_bit_anywhere_is_noticed(place: float, saved: Path) -> None:
     other.write_bytes(content)
     with pytest.raises(ValueError, match="altered after it was written"):
         backbones.load(other)
+
+
+def test_nan_in_a_file_of_ours_is_reported(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backbones.load(saved)
+    assert not caplog.records
+    model = backbones.load(saved)
+    model.head.classifier.bias.data[1] = float("nan")
+    backbones.save(model, saved)
+    backbones.load(saved)
+    assert "net.safetensors: NaN or infinite values in head.classifier.bias" in caplog.text
