@@ -205,12 +205,13 @@ def _filled(
             model = build(variant, {**settings, **{k: v for k, v in given.items() if k not in head}, **shape, **aux})
     if aux and aux["aux"] != shape["aux"]:
         log.info("%s: auxiliary heads as asked, not as in the file", said)
-    mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
+    mine = {f"aux.{key}": value for key, value in model.aux.state_dict().items()}
     if not shape.get("aux"):
         state = {**state, **mine}
     elif not mine:
         state = {key: value for key, value in state.items() if not key.startswith("aux.")}
-    if lines := list(misfits(model.state_dict(), {name: describe(tensor) for name, tensor in state.items()})):
+    header = {} if model is twin else {name: describe(tensor) for name, tensor in state.items()}
+    if model is not twin and (lines := list(misfits(model.state_dict(), header))):
         raise ValueError(f"{said} does not fit {variant.name}:{told(lines)}")
     _fill(model, state)
     model.checkpoint = checkpoint
