@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from backbones import loading, models, recognise, registry, writing
+from backbones import models, registry
 from backbones.backbone import Backbone, FeatureBackbone
 from backbones.build import build
 from backbones.records import PROMISES, Checkpoint, Preprocessing, Recipe, Variant
-from backbones.weights import file as weights_file
 
 
 def create_model(
@@ -87,14 +86,32 @@ def create_model(
     if in_chans is not None and "in_channels" in settings:
         raise TypeError("in_chans and in_channels are the same; give in_chans")
     given = {**settings, **{key: value for key, value in asked.items() if value is not None}}
+    variant = model_info(name)
+    with _seeded(seed):
+        if weights is None and not pretrained and source is None:
+            model = build(variant, given)
+        else:
+            model = _with_weights(name, variant, given, weights, source, pretrained, departures is not None)
+    return FeatureBackbone(model, out_indices) if features_only else model
+
+
+def _with_weights(
+    name: str,
+    variant: Variant,
+    given: Mapping[str, Any],
+    weights: str | PathLike[str] | None,
+    source: str | None,
+    pretrained: bool,
+    insists: bool,
+) -> Backbone:
+    from backbones import loading, recognise  # here, because a network without weights needs nothing of them
+
     if source is not None:
         recognise.networks(source)  # is there such a one?
-    wish = recognise.Wish(name, model_info(name), given, source, departures is not None)
+    wish = recognise.Wish(name, variant, given, source, insists)
     if pretrained:
         weights = loading.default(wish)
-    with _seeded(seed):
-        model = build(wish.variant, given) if weights is None else loading.load(wish, weights)
-    return FeatureBackbone(model, out_indices) if features_only else model
+    return build(variant, given) if weights is None else loading.load(wish, weights)
 
 
 def list_models(pattern: str = "*", *, can: str | Iterable[str] = ()) -> list[str]:
@@ -133,6 +150,8 @@ def save(
             f"{type(model).__name__} cannot be saved; save the whole network, or use safetensors for its weights"
         )
     if to is not None:
+        from backbones import writing
+
         if classes or preprocessing or recipe or metrics or data:
             raise TypeError(f"to={to!r} writes the weights alone; leave out what goes with them")
         writing.export(model, path, to)
@@ -141,6 +160,9 @@ def save(
         raise ValueError(f"{path}: our file is a safetensors file; name it so, or say whose file with to=...")
     if classes and model.num_classes and len(classes) != model.num_classes:
         raise ValueError(f"{len(classes)} class names for {model.num_classes} classes")
+    from backbones import loading, writing
+    from backbones.weights import file as weights_file
+
     writing.check(model)
     told = Checkpoint(
         model.variant.name,
@@ -159,11 +181,16 @@ def save(
 def load(path: str | PathLike[str]) -> Backbone:
     """The network that `save` or a training run wrote, in eval mode; `model.checkpoint` tells the rest.
 
+    Its tensors are mapped from the file until they are changed: the file may be removed or replaced by another, as
+    `save` does, but not written into meanwhile.
+
     Raises:
         FileNotFoundError: no such file
         ValueError: not one of our files, or one that was cut short or altered
         LookupError: a network that this version does not know
     """
+    from backbones import loading
+
     models.load()
     return loading.load_ours(path).eval()
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from backbones import models, registry
 from backbones.backbone import Backbone
-from backbones.build import at_most, build, build_on_meta, check_sizes
+from backbones.build import at_most, build, check_sizes, undrawn
 from backbones.recognise import SHAPE, Source, Wish, guess, recognise, twins
 from backbones.records import Checkpoint, Variant
-from backbones.weights import file as weights_file
 from backbones.weights import sources
 from backbones.weights.convert import Fit, misfits, told
+from backbones.weights.file import Ours, ours, understood
 from backbones.weights.header import describe, short
 from backbones.weights.peers import PEERS
 from backbones.weights.reader import not_finite, opened
@@ -88,7 +89,7 @@ def name_of(weights: str | PathLike[str], source: str | None = None) -> str:
     found = locate(weights, ())
     with opened(found.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
-            return weights_file.describe(found.path)[0].network
+            return understood(found.path, file.header, file.metadata).told.network
         shapes = {name: entry.shape for name, entry in file.header.items()}
         fits = guess(shapes, file.metadata if file.kind == "hdf5" else {}, source or found.network)
     names = sorted({f.network.ours for f in fits})
@@ -111,14 +112,16 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
     source = locate(weights, wish.allowed)
     with opened(source.path) as file:
         if file.metadata.get("format", "").startswith("backbones "):
-            _check_name(wish, source)
-            return load_ours(source.path, wish.given, wish.variant if wish.insists else None)
+            held = understood(source.path, file.header, file.metadata)
+            _check_name(wish, source, held.told.network)
+            return _of_ours(held, wish.given, wish.variant if wish.insists else None)
         for note in file.notes:
             log.info("%s: %s", source.said, note)
         shapes = {name: entry.shape for name, entry in file.header.items()}
         found = recognise(wish, source, shapes, file.metadata if file.kind == "hdf5" else {})
         kinds = {name: entry.dtype for name, entry in file.header.items()}
-        if odd := [name for key, name in found.places().items() if ("float" in kinds[name]) != found.floats(key)]:
+        floats = {key: tensor.is_floating_point() for key, tensor in found.model.state_dict().items()}
+        if odd := [name for key, name in found.places().items() if ("float" in kinds[name]) != floats[key]]:
             raise ValueError(
                 f"{source.said}: {odd[0]} is {kinds[odd[0]]}, of another kind of number than the network's, as are "
                 f"{len(odd) - 1} more; give weights that are not quantised, in float64, float32, float16 or bfloat16"
@@ -127,6 +130,8 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
     variant = registry.find(found.network.ours)
     _say(wish, source, found, variant)
     state, shape = found.ours(tensors), found.shape
+    if bad := not_finite(state):
+        log.warning("%s: NaN or infinite values in %s", source.said, ", ".join(bad[:8]))
     spelled = {name: tensors[old] for name, old in found.spelled.items()}
     for dtype in {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()} - {"float32"}:
         log.info("%s: %s, read as float32", source.said, dtype)
@@ -147,28 +152,31 @@ def load(wish: Wish, weights: str | PathLike[str]) -> Backbone:
     return _filled(variant, found.network.settings, wish.given, shape, state, checkpoint, source.said)
 
 
-def load_ours(
-    path: str | PathLike[str], given: Mapping[str, Any] | None = None, insists: Variant | None = None
-) -> Backbone:
-    """What a file of our own holds, with what `given` changes. Its header is checked before a tensor is read."""
-    checkpoint, header = weights_file.describe(path)
+def load_ours(path: str | PathLike[str]) -> Backbone:
+    """What a file of our own holds."""
+    return _of_ours(ours(path), {}, None)
+
+
+def _of_ours(file: Ours, given: Mapping[str, Any], insists: Variant | None) -> Backbone:
+    """What it holds, with what `given` changes. Its header is checked before a tensor is read."""
+    path, checkpoint, header = file.path, file.told, file.header
     variant = registry.find(checkpoint.network)
     try:
-        with at_most(len(header)):
-            twin = build_on_meta(variant, checkpoint.settings)
+        with at_most(len(header)), undrawn():
+            twin = build(variant, checkpoint.settings)
     except Exception as error:  # anybody may have written the settings
         raise ValueError(
             f"{path} does not fit {variant.name}: its settings do not build it ({short(str(error))})"
         ) from None
     if lines := list(misfits(twin.state_dict(), header)):
         raise ValueError(f"{path} does not fit {variant.name}, which it says it holds:{told(lines)}")
-    checkpoint, state = weights_file.read(path)
+    state = file.tensors()
     shape = {key: twin.settings[key] for key in SHAPE if key in twin.settings}
     settings = {key: value for key, value in checkpoint.settings.items() if key not in shape}
     if insists and insists != variant:
         settings = {key: value for key, value in settings.items() if key not in variant.settings}
         variant, checkpoint = insists, replace(checkpoint, network=insists.name)
-    return _filled(variant, settings, given or {}, shape, state, checkpoint, Path(path).name)
+    return _filled(variant, settings, given, shape, state, checkpoint, path.name, twin)
 
 
 def _filled(
@@ -179,24 +187,35 @@ def _filled(
     state: dict[str, Tensor],
     checkpoint: Checkpoint,
     said: str,
+    twin: Backbone | None = None,
 ) -> Backbone:
-    """Built as the file has it and filled; then with the head, stem and auxiliary heads that `given` asks for."""
+    """Built as the file has it and filled; then with the head, stem and auxiliary heads that `given` asks for.
+
+    `twin` has the file's own settings and fits it: it is filled itself where nothing else is asked for.
+    """
     check_sizes(given)
     aux = {"aux": given.get("aux", shape["aux"])} if "aux" in shape else {}
     head = {key: value for key, value in given.items() if key == "global_pool"}
-    model = build(variant, {**settings, **{k: v for k, v in given.items() if k not in head}, **shape, **aux})
+    classes = given.get("num_classes", shape["num_classes"])
+    if twin and twin.variant == variant and not given:
+        model = twin
+    else:
+        drawn = classes != shape["num_classes"] or (aux and aux["aux"] and not shape["aux"])
+        with nullcontext() if drawn else undrawn():
+            model = build(variant, {**settings, **{k: v for k, v in given.items() if k not in head}, **shape, **aux})
     if aux and aux["aux"] != shape["aux"]:
         log.info("%s: auxiliary heads as asked, not as in the file", said)
-    mine = {key: value for key, value in model.state_dict().items() if key.startswith("aux.")}
+    mine = {f"aux.{key}": value for key, value in model.aux.state_dict().items()}
     if not shape.get("aux"):
         state = {**state, **mine}
     elif not mine:
         state = {key: value for key, value in state.items() if not key.startswith("aux.")}
-    if lines := list(misfits(model.state_dict(), {name: describe(tensor) for name, tensor in state.items()})):
+    header = {} if model is twin else {name: describe(tensor) for name, tensor in state.items()}
+    if model is not twin and (lines := list(misfits(model.state_dict(), header))):
         raise ValueError(f"{said} does not fit {variant.name}:{told(lines)}")
-    model.load_state_dict(state)
+    _fill(model, state)
     model.checkpoint = checkpoint
-    if (classes := given.get("num_classes", shape["num_classes"])) != shape["num_classes"]:
+    if classes != shape["num_classes"]:
         log.info("%s: new classifier for %d classes, the file has %d", variant.name, classes, shape["num_classes"])
         model.reset_classifier(classes)
     if (channels := given.get("in_channels", shape["in_channels"])) != shape["in_channels"]:
@@ -205,15 +224,20 @@ def _filled(
         model.reset_channels(channels)
     if head:
         model.set_global_pool(head["global_pool"])
-    if bad := not_finite(model.state_dict()):
-        log.warning("%s: NaN or infinite values in %s", said, ", ".join(bad[:8]))
     model.checkpoint = replace(model.checkpoint, settings=dict(model.settings))
     return model
 
 
-def _check_name(wish: Wish, source: Source) -> None:
+def _fill(model: Backbone, state: Mapping[str, Tensor]) -> None:
+    """Every tensor becomes the network's own, without a copy where it has the right type and is on the right device."""
+    own = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        own[name].data = tensor.to(own[name].device, own[name].dtype)
+
+
+def _check_name(wish: Wish, source: Source, network: str) -> None:
     """Whether a file of our own holds what was asked for, or a twin where the wish leaves that to it."""
-    held = registry.find(weights_file.describe(source.path)[0].network)
+    held = registry.find(network)
     if held == wish.variant:
         return
     if wish.insists and held.name in twins(wish.variant.name):

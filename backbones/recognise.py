@@ -94,7 +94,8 @@ def recognise(
             for (peer, n), settings in zip(candidates, layout, strict=True)
         ]
     own = {key: value for key, value in wish.given.items() if key not in SHAPE and key not in HEADS}
-    fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours, own)) for peer, n in candidates]
+    built: dict[str, Backbone] = {}
+    fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours, built, own)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]
     whole = [f for f in whole if not f.network.kwargs] or whole
     functions = {(f.network.ours, *sorted({**f.network.settings, "aux": None}.items())): f for f in reversed(whole)}
@@ -116,7 +117,8 @@ def guess(
     nearest = sorted(_counts(), key=lambda name: abs(_counts()[name].params - size))[:NEAREST]
     nearest += [name for name, count in _counts().items() if count.fits(size)]
     candidates = [(peer, n) for peer, n in networks(source) if n.ours in nearest]
-    fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours)) for peer, n in candidates]
+    built: dict[str, Backbone] = {}
+    fits = [fit(shapes, metadata or {}, peer, n, _on_meta(n.ours, built)) for peer, n in candidates]
     whole = [f for f in fits if not f.misfits]
     return [f for f in whole if not f.network.kwargs] or whole
 
@@ -153,8 +155,17 @@ def _why(wish: Wish, fits: Sequence[Fit], whole: Sequence[Fit], others: Callable
     )
 
 
-def _on_meta(name: str, given: Mapping[str, Any] | None = None) -> Callable[..., Backbone]:
-    return lambda **settings: build_on_meta(registry.find(name), {**settings, **(given or {})})
+def _on_meta(name: str, built: dict[str, Backbone], given: Mapping[str, Any] | None = None) -> Callable[..., Backbone]:
+    """Builds that network, or takes it out of `built`: candidates differ in names more than in networks."""
+
+    def build(**settings: Any) -> Backbone:
+        settings |= given or {}
+        key = f"{name} {sorted(settings.items())}"
+        if key not in built:
+            built[key] = build_on_meta(registry.find(name), settings)
+        return built[key]
+
+    return build
 
 
 class Count(NamedTuple):

@@ -12,7 +12,7 @@ from backbones.backbone import Backbone
 from backbones.factory import create_model, model_info, save
 from backbones.loading import locate
 from backbones.records import Checkpoint, Preprocessing, Recipe
-from backbones.weights.file import describe, in_place
+from backbones.weights.file import in_place, ours
 from backbones.weights.hub import CONFIG, WEIGHTS
 
 CARD = "README.md"
@@ -44,7 +44,7 @@ def save_pretrained(
         facts["classes"] = classes
     folder = Path(folder)
     save(model, folder / WEIGHTS, **{key: value for key, value in facts.items() if value is not None})
-    told, _ = describe(folder / WEIGHTS)
+    told = ours(folder / WEIGHTS).told
     config = {"architecture": told.network, "num_classes": model.num_classes, "backbones": asdict(told)}
     for name, text in ((CONFIG, json.dumps(config, indent=1)), (CARD, model_card(model, told))):
         with in_place(folder / name) as temporary:
@@ -65,7 +65,7 @@ def from_pretrained(source: str | PathLike[str], **changes: Any) -> Any:
         text = text if text.startswith("hf:") else f"hf:{text}"
     found = locate(text, ())
     if found.ours is None:
-        return create_model(describe(found.path)[0].network, weights=found.path, **changes).eval()
+        return create_model(ours(found.path).told.network, weights=found.path, **changes).eval()
     return create_model(found.ours, weights=text, **changes).eval()
 
 

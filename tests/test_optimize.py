@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import backbones
 from backbones import create_model, model_info
+from backbones.catalog import load
 from backbones.infer import candidates, search
 from backbones.infer.answers import Calibration
 from backbones.infer.packed import pack
@@ -75,7 +76,7 @@ def test_folding_changes_nothing(name: str) -> None:
         assert off(model(images.double()), folded(images.double())) < 1e-11
     norms = sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
     left = sum("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    assert left <= NORMS_LEFT.get(model.variant.family, 0) * norms
+    assert left <= NORMS_LEFT.get(load()[name]["family"], 0) * norms
 
 
 def test_a_norm_before_unpadded_convolutions_is_folded_into_them() -> None:

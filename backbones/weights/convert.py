@@ -170,10 +170,6 @@ class Fit(NamedTuple):
         slots = self.peer.slots(self.model)
         return {key: self.spelled[slot.name] for key, slot in slots.items() if slot.name in self.spelled}
 
-    def floats(self, key: str) -> bool:
-        """Whether a tensor of ours has floating-point numbers."""
-        return self.model.state_dict()[key].is_floating_point()
-
     def ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The file's tensors under our names, in our layout and dtypes."""
         slots, state = self.peer.slots(self.model), {}

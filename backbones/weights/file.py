@@ -1,41 +1,78 @@
 """Our file: one safetensors file whose metadata tells everything it takes to use the network. No pickle.
 
-The metadata holds the checkpoint record as JSON and a digest of it and of every tensor, so that a file that was cut
-short, altered or made by something else is told from one of ours.
+The metadata holds the checkpoint record as JSON and digests of it and of every tensor, so that a file that was cut
+short, altered or made by something else is told from one of ours. There are two: `digest` is of every byte, and is
+compared when a file is written and when a run resumes; `sums` is of the sums of blocks, as fast as memory can be read,
+and is compared whenever a network is loaded.
 """
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, uint8
 
 from backbones.records import Checkpoint
 from backbones.weights import record
-from backbones.weights.header import Entry, read_header, read_tensors, short
+from backbones.weights.header import Entry, not_finite, read_header, read_tensors, short
+
+log = logging.getLogger("backbones")
 
 FORMAT = "backbones 1"
+BLOCK = 2**15
+"""bytes that one sum is of"""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """An opened file of ours: what it tells, and shape and type of its tensors; none is read yet."""
+
+    path: Path
+    told: Checkpoint
+    header: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Mapped from the file, which may be removed or replaced meanwhile, but not written into.
+
+        Raises:
+            ValueError: the file was altered after it was written
+        """
+        state = _unaltered(self.path, self.header, self.metadata, "sums" if "sums" in self.metadata else "digest")
+        if bad := json.loads(self.metadata["not_finite"]) if "not_finite" in self.metadata else not_finite(state):
+            log.warning("%s: NaN or infinite values in %s", self.path.name, ", ".join(bad[:8]))
+        return state
 
 
 def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoint) -> None:
     """Write the tensors and what is told of them: whole or not at all; see `commit`."""
-    commit(path, {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, FORMAT, _json(told))
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    told_json = _json(told)
+    checked = {"sums": _sums(state, told_json), "not_finite": json.dumps(not_finite(state))}
+    commit(path, state, FORMAT, told_json, checked)
 
 
-def commit(path: str | PathLike[str], state: Mapping[str, Tensor], form: str, told: str) -> None:
+def commit(
+    path: str | PathLike[str], state: Mapping[str, Tensor], form: str, told: str, more: Mapping[str, str] | None = None
+) -> None:
     """Write to a file beside `path`, read it back, flush it to the disk, then put it in place: whole or not at all.
 
-    The tensors are contiguous and on the CPU; `form` is the name of the format, `told` goes into the metadata.
+    The tensors are contiguous and on the CPU; `form` is the name of the format, `told` goes into the metadata, and
+    `more` too.
     """
-    metadata = {"format": form, "checkpoint": told, "digest": _digest(state, told)}
+    metadata = {**(more or {}), "format": form, "checkpoint": told, "digest": _digest(state, told)}
     with in_place(path) as temporary:
         try:
             save_file(dict(state), temporary, metadata)
@@ -45,39 +82,38 @@ def commit(path: str | PathLike[str], state: Mapping[str, Tensor], form: str, to
             raise OSError(f"what was written to {path} reads back differently; the disk or the memory is failing")
 
 
-def describe(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry]]:
-    """What the file tells, and shape and type of its tensors; none is read yet. ValueError as `read`."""
-    told, header, _ = _open(path)
-    return told, header
-
-
-def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """What the file tells, and its tensors. ValueError for what is not a whole, unaltered file of ours."""
-    told, header, metadata = _open(path)
-    return told, _unaltered(path, header, metadata)
-
-
 def read_committed(path: str | PathLike[str], form: str) -> tuple[str, dict[str, Tensor]]:
     """What `commit` was told, and the tensors. ValueError for what is not a whole, unaltered file of this format."""
     header, metadata = read_header(path)
     if metadata.get("format") != form:
         raise ValueError(f"{path} has format {short(metadata.get('format'))}, not {form!r}")
-    return metadata.get("checkpoint", ""), _unaltered(path, header, metadata)
+    return metadata.get("checkpoint", ""), _unaltered(path, header, metadata, "digest")
 
 
 def _unaltered(
-    path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str]
+    path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str], kind: str
 ) -> dict[str, Tensor]:
-    state = read_tensors(path, header)
-    if metadata.get("digest") != _digest(state, metadata.get("checkpoint", "")):
+    state, digest = read_tensors(path, header), {"digest": _digest, "sums": _sums}[kind]
+    if metadata.get(kind) != digest(state, metadata.get("checkpoint", "")):
         raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
     return state
 
 
-def _open(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry], dict[str, str]]:
+def ours(path: str | PathLike[str]) -> Ours:
+    """A file of ours, opened. ValueError for what is not a whole file of ours."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}; give a .safetensors file that backbones wrote")
-    header, metadata = read_header(path)
+    return understood(path, *read_header(path))
+
+
+def read(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """What the file tells, and its tensors. ValueError for what is not a whole, unaltered file of ours."""
+    file = ours(path)
+    return file.told, file.tensors()
+
+
+def understood(path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str]) -> Ours:
+    """A file of ours whose header was read before."""
     if not metadata.get("format", "").startswith("backbones "):
         raise ValueError(f"{path} is a safetensors file of somebody else: it does not say which network it holds")
     if metadata["format"] != FORMAT:
@@ -90,7 +126,7 @@ def _open(path: str | PathLike[str]) -> tuple[Checkpoint, dict[str, Entry], dict
         )
     except ValueError as error:
         raise ValueError(f"{path} does not tell which network it holds ({error}); use an intact copy") from None
-    return told, header, metadata
+    return Ours(Path(path), told, header, metadata)
 
 
 @contextmanager
@@ -130,8 +166,26 @@ def _json(told: Checkpoint) -> str:
 
 
 def _digest(state: Mapping[str, Tensor], told_json: str) -> str:
+    return _hashed(state, told_json, lambda data: [data])
+
+
+def _sums(state: Mapping[str, Tensor], told_json: str) -> str:
+    return _hashed(state, told_json, _in_blocks)
+
+
+def _in_blocks(data: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """The sum of each whole block, in 64-bit words, and the bytes after them."""
+    whole = len(data) // BLOCK * BLOCK
+    return [data[:whole].view(np.int64).reshape(-1, BLOCK // 8).sum(1), data[whole:]]
+
+
+Parts = Callable[[NDArray[np.uint8]], list[NDArray[Any]]]
+
+
+def _hashed(state: Mapping[str, Tensor], told_json: str, parts: Parts) -> str:
     digest = hashlib.blake2b(told_json.encode(), digest_size=16)
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(uint8).numpy().data)
+        for part in parts(tensor.reshape(-1).view(uint8).numpy()):
+            digest.update(part.data)
     return digest.hexdigest()

@@ -74,6 +74,15 @@ def read_tensors(path: str | PathLike[str], header: Mapping[str, Entry]) -> dict
     return tensors
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+
+    def finite(tensor: Tensor) -> bool:  # a sum is soon made, and overflows in rare cases only
+        return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not finite(tensor)]
+
+
 def describe(tensor: Tensor) -> Entry:
     """What a header says of this tensor."""
     return Entry(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

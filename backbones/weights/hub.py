@@ -1,21 +1,13 @@
-"""Files of a repository on the Hugging Face Hub, in its own client's cache. No torch here, and no pickle."""
+"""Files of a repository on the Hugging Face Hub, in its own client's cache. No torch here, and no pickle.
+
+The client is imported where it is used: a network that is built without it starts sooner.
+"""
 
 import json
 import logging
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from backbones.weights.download import verify
 
@@ -59,6 +51,8 @@ def parse(text: str) -> Repo:
 
 def cached(repo: Repo, name: str = WEIGHTS) -> Path | None:
     """The file, if it is on this machine already."""
+    from huggingface_hub import try_to_load_from_cache
+
     path = try_to_load_from_cache(repo.id, name, revision=repo.revision)
     return Path(path) if isinstance(path, str) else None
 
@@ -103,6 +97,8 @@ class _NoFile(LookupError):
 
 
 def _file(repo: Repo, name: str) -> Stored:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
     known = cached(repo, name) if COMMIT.fullmatch(repo.revision) else None
     if known:
         return _stored(known, repo)
@@ -144,6 +140,17 @@ def _stored(path: Path, repo: Repo, etag: str = "", fresh: bool = False) -> Stor
 
 def _explain(error: Exception, repo: Repo, name: str) -> Exception:
     """One sentence: what happened and what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     hub = constants.ENDPOINT
     host, page = hub.partition("://")[2], f"{hub}/{repo.id}"
     if isinstance(error, GatedRepoError):

@@ -197,7 +197,7 @@ def _turns(
 
     def there(ours: Tensor) -> Tensor:
         filters = ours.reshape(full)
-        filters = (filters.flip(1) if blue_first else filters).permute(axes)
+        filters = (filters.flip(1) if blue_first and not filters.is_meta else filters).permute(axes)
         return filters.reshape(-1, full[0]) if dense else filters.contiguous()
 
     def here(theirs: Tensor) -> Tensor:

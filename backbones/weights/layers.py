@@ -55,7 +55,9 @@ def normed(*names: str, conv: str = "conv", norm: str = "bn") -> Iterator[str]:
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers that are the module's own, not its children's."""
-    return {key: tensor for key, tensor in module.state_dict().items() if "." not in key}
+    own: dict[str, Tensor] = {}
+    module._save_to_state_dict(own, "", False)  # a state_dict() would walk through the children
+    return own
 
 
 def family(model: Backbone) -> str:

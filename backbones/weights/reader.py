@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from backbones.weights.formats import MOST
-from backbones.weights.header import Entry, entry, read_header, read_tensors
+from backbones.weights.header import Entry, entry, not_finite, read_header, read_tensors
 from backbones.weights.process import Sandbox
 
 __all__ = ["Entry", "Foreign", "Sandbox", "not_finite", "opened"]
@@ -102,11 +102,6 @@ def opened(path: str | PathLike[str], sandbox: Sandbox | None = None) -> Iterato
         yield Foreign(
             path, kind, _named(raw, names), metadata, notes, lambda: _named(_load(path, kind, raw, box), names)
         )
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity."""
-    return [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
 
 
 def _recognise(path: Path) -> str:
