@@ -5,7 +5,7 @@ without padding (a border of zeros would have to be shifted too) it scales what 
 others read too, as in pre-activation networks the first of every block, nothing can take it in, and it stays.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def fold(graph: GraphModule) -> GraphModule:
             graph.graph.erase_node(node)
     for node in list(graph.graph.nodes):
         if norm := _norm(graph, node):
-            _into_the_one_before(graph, node, norm) or _into_those_after(graph, node, norm)
+            _into_those_before(graph, node, norm) or _into_those_after(graph, node, norm)
     return finished(graph)
 
 
@@ -47,20 +47,34 @@ def _norm(graph: GraphModule, node: Node) -> Norm | None:
     return Norm(scale, shift if bias is None else shift + bias.double())
 
 
-def _into_the_one_before(graph: GraphModule, node: Node, norm: Norm) -> bool:
-    """Into the convolution whose only reader it is."""
+def _into_those_before(graph: GraphModule, node: Node, norm: Norm) -> bool:
+    """Into the convolution that it alone reads, or into several whose channels stand beside each other."""
     before = given(node)[0]
-    if not isinstance(before, Node) or before.target not in CONVOLUTIONS or len(before.users) > 1:
+    joined = isinstance(before, Node) and before.target == aten.cat.default and given(before)[1:] == (1,)
+    sources = list(given(before)[0]) if joined else [before]
+    if len(before.users) > 1 or not all(_takes(graph, source) for source in sources):
         return False
-    weight, bias = _parameters(graph, before)
-    if weight is None:
-        return False
-    old = 0.0 if bias is None else bias.double()
-    scaled = weight.double() * norm.scale.reshape(-1, *[1] * (weight.dim() - 1))
-    _give(graph, before, scaled.to(weight.dtype), (old * norm.scale + norm.shift).to(weight.dtype))
+    start = 0
+    for source in sources:
+        weight, bias = _parameters(graph, source)
+        assert weight is not None
+        scale, shift = (values[start : start + len(weight)] for values in norm)
+        start += len(weight)
+        old = 0.0 if bias is None else bias.double()
+        scaled = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        _give(graph, source, scaled.to(weight.dtype), (old * scale + shift).to(weight.dtype))
     node.replace_all_uses_with(before)
     graph.graph.erase_node(node)
     return True
+
+
+def _takes(graph: GraphModule, layer: Any) -> bool:
+    """Whether it is a layer with weights that one node reads, once."""
+    if not isinstance(layer, Node) or layer.target not in CONVOLUTIONS or len(layer.users) > 1:
+        return False
+    reader = next(iter(layer.users))
+    once = sum(argument is layer for argument in torch.utils._pytree.tree_leaves(given(reader))) == 1
+    return once and _parameters(graph, layer)[0] is not None
 
 
 def _into_those_after(graph: GraphModule, node: Node, norm: Norm) -> bool:

@@ -22,7 +22,8 @@ class Optimized(nn.Module):
 
     def __init__(self, run: Run, source: Source, report: Report) -> None:
         super().__init__()
-        self._run, self._shapes = run, [(tuple(x.shape), x.dtype, x.device) for x in source.example]
+        self._compute = (run,)  # not a part: its weights are not to be moved, saved or trained
+        self._shapes = [(tuple(x.shape), x.dtype, x.device) for x in source.example]
         self._any = source.any_batch if report.taken.candidate != AS_IT_IS else True
         self.report = report
         self.eval()
@@ -40,7 +41,7 @@ class Optimized(nn.Module):
                 "call optimize again with an example of that kind"
             )
         with torch.no_grad():
-            return self._run(*tensors)
+            return self._compute[0](*tensors)
 
     def map(self, batches: Iterable[Tensor]) -> Iterator[Any]:
         """The results of one batch after another, as many computed at a time as was found best."""
