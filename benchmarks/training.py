@@ -5,11 +5,8 @@ network in eager float32, contiguous, with the same optimiser, loss and images; 
 is ours in plain torch. Each computes in a process of its own, since ours keeps freed memory; their steps take turns.
 """
 
-import multiprocessing
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,7 +21,8 @@ from backbones.cost import measure_cost
 from backbones.recipes import MODERN
 from backbones.records import Options
 from backbones.timing import interleaved
-from benchmarks.shown import heading, peak, ratio, resident
+from benchmarks.remote import Remote
+from benchmarks.shown import heading, peak, ratio
 
 RECIPE = replace(
     MODERN, opt="sgd", lr=0.01, momentum=0.9, weight_decay=1e-4, model_ema=False, clip_grad=None, mixup=0.0
@@ -84,37 +82,6 @@ def ours(network: str, side: int, images: int, compiled: bool = False) -> Step:
     pixels, labels = batch(side, images)
     part = pixels.to(fabric.device), labels.to(fabric.device)
     return lambda: loop._train_step([part])
-
-
-def serve(pipe: Connection, make: Callable[..., Step], arguments: tuple[Any, ...], threads: int) -> None:
-    """In a process of its own: a step for every message."""
-    torch.set_num_threads(threads)
-    step = make(*arguments)
-    with suppress(EOFError):
-        while pipe.recv():
-            step()
-            pipe.send(resident())
-
-
-class Remote:
-    """A step elsewhere; calling it waits for it."""
-
-    def __init__(self, make: Callable[..., Step], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, other = context.Pipe()
-        threads = torch.get_num_threads()
-        self.process = context.Process(target=serve, args=(other, make, arguments, threads), daemon=True)
-        self.process.start()
-        other.close()
-        self.memory = 0.0
-
-    def __call__(self) -> None:
-        self.pipe.send(True)
-        self.memory = self.pipe.recv()
-
-    def close(self) -> None:
-        self.pipe.send(False)
-        self.process.join()
 
 
 def main(networks: tuple[str, ...] = tuple(CASES), rounds: int = 5, quick: bool = False, compile: bool = False) -> None:

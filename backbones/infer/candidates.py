@@ -25,7 +25,7 @@ def plan(source: Source, precision: str, goal: str, engine: str) -> list[Candida
             for rest in ("", "bf16") if p == "int8" else ("",):  # what int8 does not compute; not every processor can
                 found += [Candidate("openvino", p, rest, parts, streams) for parts, streams in _cuts(source, goal)]
     if engine in ("auto", "torch"):
-        found += [Candidate("torch", p, "folded", parts) for p in floats for parts in _pieces(source)]
+        found += [Candidate("torch", p, "folded") for p in floats]
     if device.type == "cpu" and engine in ("auto", "onnxruntime") and "fp32" in floats:
         found += [Candidate("onnxruntime", "fp32")]
     if engine in ("auto", "torch"):
@@ -85,11 +85,6 @@ def _cuts(source: Source, goal: str) -> list[tuple[int, int]]:
     if goal == "throughput":
         return [(1, 1), *((1, streams) for streams in sorted(several))]
     return [(1, 1), *((streams, streams) for streams in sorted(several) if _divides(source, streams))]
-
-
-def _pieces(source: Source) -> list[int]:
-    """Whole, or a few images at a time."""
-    return [1, *(source.batch // images for images in (4,) if source.batch > images and source.batch % images == 0)]
 
 
 def _divides(source: Source, parts: int) -> bool:

@@ -1,13 +1,11 @@
 """What is made fast, and in which ways it may be computed."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
@@ -84,42 +82,7 @@ class Source:
         """A graph of its own for whoever asks, norms folded."""
         return fold(graph.graph_of(self.program))
 
-    def of_size(self, count: int) -> tuple[Tensor, ...]:
-        """The example with so many images."""
-        return tuple(x.repeat(-(-count // len(x)), *[1] * (x.dim() - 1))[:count] for x in self.example)
-
 
 def batches(images: Tensor, size: int) -> list[Tensor]:
     """So many images each; the last may have fewer."""
     return [images[start : start + size] for start in range(0, len(images), size)]
-
-
-def in_parts(run: Run, parts: int) -> Run:
-    """One part of the batch after the other, so that what is computed on stays in the caches."""
-    if parts == 1:
-        return run
-
-    def cut(*tensors: Tensor) -> Any:
-        if len(tensors[0]) < parts:
-            return run(*tensors)
-        return joined([run(*part) for part in zip(*(x.chunk(parts) for x in tensors), strict=True)])
-
-    return cut
-
-
-def joined(results: Sequence[Any]) -> Any:
-    """Results of parts of a batch as one."""
-    flat = [torch.utils._pytree.tree_flatten(result) for result in results]
-    tensors = [torch.cat(column) for column in zip(*(leaves for leaves, _ in flat), strict=True)]
-    return torch.utils._pytree.tree_unflatten(tensors, flat[0][1])
-
-
-@contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """With so many threads of torch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from backbones.infer.extras import quiet
 from backbones.infer.graph import finished
 from backbones.infer.packed import available, convert, pack
-from backbones.infer.source import Candidate, Run, Source, in_parts
+from backbones.infer.source import Candidate, Run, Source
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -22,7 +22,7 @@ def build(source: Source, candidate: Candidate) -> Run:
     if candidate.how == "as it is":
         return source.module
     build = {"folded": _folded, "compiled": _compiled}[candidate.how]
-    return in_parts(build(source, DTYPES[candidate.precision]), candidate.parts)
+    return build(source, DTYPES[candidate.precision])
 
 
 def has_bf16(device: torch.device) -> bool:
