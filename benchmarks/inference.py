@@ -5,6 +5,7 @@ OpenVINO with its hint for latency, or with two halves of the batch in two strea
 network. Everything computes in a process of its own, since ours keeps freed memory, and takes turns.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ KINDS = {  # name: precision, engine
     "torch 16-bit": ("bf16", "torch"),
 }
 BY_HAND = {"exact": "fp32", "16-bit": "bf16", "int8": "int8"}
+SETTLE = 10.0
+"""seconds until new processes have done what they begin with, such as counting their users"""
 CALIBRATED = 32
 """drawn images that int8 is calibrated on: for its speed; what it costs in accuracy, benchmarks.accuracy tells"""
 Run = Callable[[], object]
@@ -97,13 +100,14 @@ def optimized(name: str, kind: str, batch: int, side: int, budget: float) -> Run
 
 def openvino_by_hand(name: str, precision: str, halves: bool, batch: int, side: int) -> Run:
     """As OpenVINO's own guide has it, the batch's shape fixed, int8 by NNCF."""
-    import nncf
     import openvino
 
     pixels, core = images(batch, side), openvino.Core()
     model = openvino.convert_model(torchvision_model(name), example_input=pixels)
     model.reshape([batch // (2 if halves else 1), 3, side, side])
     if precision == "int8":
+        import nncf
+
         model = nncf.quantize(model, nncf.Dataset(list(images(CALIBRATED, side)[:, None].numpy())))
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -160,6 +164,7 @@ def runs(name: str, kinds: tuple[str, ...], batch: int, side: int, budget: float
     for run in found.values():
         run()
         run()
+    time.sleep(SETTLE)
     return found
 
 

@@ -2,7 +2,8 @@
 
 Photos of 500 x 375 and of 2000 x 1500 pixels, quality 90, are made in a temporary folder. The loader of training, with
 what is left to be done with its batches, exact and with `--decode scaled`, beside torchvision's ImageFolder with its
-first transforms on PIL images, which make the same crops and mirrors. All take turns; the table has ratios.
+first transforms on PIL images, which make the same crops and mirrors. Each loads in a process of its own, since
+training keeps freed memory; all take turns, and the table has ratios.
 """
 
 import tempfile
@@ -18,9 +19,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from backbones.data import Data, make_loader, open_data, pack, preprocessing_for, set_epoch, split, train_transform
+from backbones.allocator import keep_freed_memory
+from backbones.data import make_loader, open_data, pack, preprocessing_for, set_epoch, split, train_transform
 from backbones.recipes import MODERN
 from backbones.timing import interleaved
+from benchmarks.remote import Remote
 from benchmarks.shown import heading, ratio
 
 SIZE, BATCH, QUALITY = 224, 32, 90
@@ -45,8 +48,10 @@ def photos(folder: Path, count: int, size: tuple[int, int] = PHOTO) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, quality=QUALITY)
 
 
-def ours(data: Data, workers: int, scaled: bool = False) -> Callable[[], object]:
+def ours(spec: str, workers: int, scaled: bool = False) -> Callable[[], object]:
     """An epoch as training reads it, to the normalised batch."""
+    keep_freed_memory()
+    data = open_data(spec, whole=True)
     each, finish = split(train_transform(preprocessing_for(data.info, (SIZE, SIZE), 3), RECIPE, data.info))
     loader = make_loader(data.train, each, batch_size=BATCH, train=True, seed=0, workers=workers, scaled=scaled)
     set_epoch(loader, 0)
@@ -58,13 +63,14 @@ def ours(data: Data, workers: int, scaled: bool = False) -> Callable[[], object]
     return epoch
 
 
-def theirs(folder: Path, data: Data, workers: int) -> Callable[[], object]:
+def theirs(folder: Path, workers: int) -> Callable[[], object]:
     """torchvision's folder and transforms, as its first training script had them."""
+    info = open_data(f"folder:{folder}", whole=True).info
     changes = [
         transforms.RandomResizedCrop(SIZE),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
-        transforms.Normalize(data.info.mean, data.info.std),
+        transforms.Normalize(info.mean, info.std),
     ]
     made = datasets.ImageFolder(str(folder / "train"), transforms.Compose(changes))
     loader = DataLoader(made, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
@@ -94,15 +100,20 @@ def main(images: int = 128, rounds: int = 5, workers: tuple[int, ...] = (0, 2)) 
             folder, shards = Path(name) / "photos", Path(name) / "shards"
             photos(folder, count, size)
             pack(folder, shards, 2**24)
-            data, packed = open_data(f"folder:{folder}", whole=True), open_data(f"wds:{shards}", whole=True)
             for n in workers:
-                runs = {"base": theirs(folder, data, n), "folder": ours(data, n), "shards": ours(packed, n)}
-                runs["scaled"] = ours(data, n, scaled=True)
+                runs = {
+                    "base": Remote(theirs, folder, n),
+                    "folder": Remote(ours, f"folder:{folder}", n),
+                    "shards": Remote(ours, f"wds:{shards}", n),
+                    "scaled": Remote(ours, f"folder:{folder}", n, True),
+                }
                 for run in runs.values():
                     run()
                 times = interleaved(runs, rounds=rounds)
                 gains = " | ".join(ratio(times["base"], times[way]) for way in ("folder", "shards", "scaled"))
                 print(f"| {size[0]} x {size[1]} | {n} | {count / times['base'].median:.0f} | {gains} |", flush=True)
+                for run in runs.values():
+                    run.close()
 
 
 if __name__ == "__main__":

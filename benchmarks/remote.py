@@ -17,7 +17,7 @@ def serve(pipe: Connection, make: Callable[..., Run], arguments: tuple[Any, ...]
     """In a process of its own: one run for every message."""
     torch.set_num_threads(threads)
     run = make(*arguments)
-    with suppress(EOFError):
+    with suppress(EOFError):  # nobody asks any more
         while pipe.recv():
             run()
             pipe.send(resident())
@@ -33,7 +33,7 @@ class Remote:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         threads = torch.get_num_threads()
-        self.process = context.Process(target=serve, args=(other, make, arguments, threads), daemon=True)
+        self.process = context.Process(target=serve, args=(other, make, arguments, threads))
         self.process.start()
         other.close()
         self.memory = 0.0

@@ -1,10 +1,10 @@
 """OpenVINO: in float32, bfloat16 or int8, as one computation on all threads or several beside each other."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -72,12 +72,12 @@ class OpenVINO:
         self._bound = self._compile(source.batch // candidate.parts)
 
     def __call__(self, *tensors: Tensor) -> Any:
-        bound = len(tensors[0]) == len(self._example[0])
-        parts = list(zip(*(x.contiguous().chunk(self._parts) for x in tensors), strict=True)) if bound else [tensors]
-        requests = self._bound if bound else self._unbound
-        begun = [requests.begin(part) for part in parts]
-        columns = zip(*(requests.end(request) for request in begun), strict=True)
-        return pytree.tree_unflatten([c[0] if len(c) == 1 else torch.cat(c) for c in columns], self._spec)
+        requests = self._bound if len(tensors[0]) == len(self._example[0]) else self._unbound
+        if self._parts == 1 or requests is not self._bound:
+            return pytree.tree_unflatten(requests.end(requests.begin(tensors)), self._spec)
+        begun = [requests.begin(part) for part in zip(*(x.chunk(self._parts) for x in tensors), strict=True)]
+        columns = zip(*map(requests.end, begun), strict=True)
+        return pytree.tree_unflatten([torch.cat(column) for column in columns], self._spec)
 
     @cached_property
     def _unbound(self) -> "_Requests":
@@ -96,22 +96,25 @@ class _Requests:
 
     def __init__(self, compiled: Any) -> None:
         self._compiled, self._idle = compiled, SimpleQueue[Any]()
+        self._tensor = need("openvino").Tensor
         self._idle.put(compiled.create_infer_request())
 
-    def begin(self, tensors: tuple[Tensor, ...]) -> tuple[Any, list[Tensor]]:
-        """Start to compute; memory of the images is read until the end."""
+    def begin(self, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+        """Start to compute; the images are read in place until the end."""
         try:
             request = self._idle.get_nowait()
         except Empty:
             request = self._compiled.create_infer_request()
         kept = [x.detach().contiguous() for x in tensors]
-        request.start_async({place: x.numpy() for place, x in enumerate(kept)}, share_inputs=True)
+        for place, x in enumerate(kept):
+            request.set_input_tensor(place, self._tensor(x.numpy(), shared_memory=True))
+        request.start_async()
         return request, kept
 
     def end(self, begun: tuple[Any, list[Tensor]]) -> list[Tensor]:
-        """Wait, and copy the results out."""
+        """Wait, and copy the results out: the request writes over them when it is used again."""
         request, _ = begun
         request.wait()
-        results = [torch.from_numpy(np.array(tensor.data)) for tensor in request.output_tensors]
+        results = [torch.from_numpy(tensor.data).clone() for tensor in request.output_tensors]
         self._idle.put(request)
         return results

@@ -12,6 +12,8 @@ from backbones.infer.candidates import AS_IT_IS
 from backbones.infer.report import Report
 from backbones.infer.source import Run, Source
 
+Kind = tuple[torch.Size, torch.dtype, torch.device]
+
 
 class Optimized(nn.Module):
     """A network as `optimize` made it: tensors in, tensors out, from any number of threads at a time.
@@ -23,7 +25,7 @@ class Optimized(nn.Module):
     def __init__(self, run: Run, source: Source, report: Report) -> None:
         super().__init__()
         self._compute = (run,)  # not a part: its weights are not to be moved, saved or trained
-        self._shapes = [(tuple(x.shape), x.dtype, x.device) for x in source.example]
+        self._shapes = [(x.shape, x.dtype, x.device) for x in source.example]
         self._any = source.any_batch if report.taken.candidate != AS_IT_IS else True
         self.report = report
         self.eval()
@@ -34,7 +36,7 @@ class Optimized(nn.Module):
         Raises:
             ValueError: images of another size, kind or device than those it was optimized for
         """
-        given = [(tuple(x.shape), x.dtype, x.device) for x in tensors]
+        given = [(x.shape, x.dtype, x.device) for x in tensors]
         if given != self._shapes and not self._fits(given):
             raise ValueError(
                 f"this was optimized for {_told(self._shapes, self._any)} and got {_told(given, False)}; "
@@ -62,13 +64,13 @@ class Optimized(nn.Module):
             raise ValueError("an optimized network cannot be trained; train the module, and optimize it again")
         return super().train(False)
 
-    def _fits(self, given: Sequence[tuple[tuple[int, ...], torch.dtype, torch.device]]) -> bool:
+    def _fits(self, given: Sequence[Kind]) -> bool:
         kinds = [(shape[1:], *rest) for shape, *rest in given] == [(shape[1:], *rest) for shape, *rest in self._shapes]
         return self._any and kinds and len({shape[0] for shape, *_ in given}) == 1
 
 
-def _told(kinds: Sequence[tuple[tuple[int, ...], torch.dtype, torch.device]], any_batch: bool) -> str:
-    shapes = [(("N", *shape[1:]) if any_batch else shape, dtype, device) for shape, dtype, device in kinds]
+def _told(kinds: Sequence[Kind], any_batch: bool) -> str:
+    shapes = [(("N", *shape[1:]) if any_batch else tuple(shape), dtype, device) for shape, dtype, device in kinds]
     return " and ".join(
         f"({', '.join(map(str, shape))}) {str(dtype).removeprefix('torch.')} on {device}"
         for shape, dtype, device in shapes
