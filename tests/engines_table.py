@@ -1,4 +1,4 @@
-"""docs/engines.md: every ImageNet network exported and computed by another library, and how far apart that was.
+"""docs/engines.md: every ImageNet network in other engines, exported and through `optimize`, and how far apart that was.
 
 python tests/engines_table.py FACTS.json    adds what FACTS.json lacks, cheapest networks first, and writes the page
 """
@@ -9,9 +9,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,9 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones import create_model, export, list_models
+from backbones import create_model, export, list_models, optimize
 from backbones.backbone import Backbone
 from backbones.catalog import load
+from backbones.infer import search
+from backbones.infer.search import EXACT
+from backbones.timing import interleaved
 
 FILE = Path(__file__).parents[1] / "docs" / "engines.md"
 IMAGENET = 200
@@ -30,12 +33,15 @@ SIDE = 64
 """of the images here, where the network reads so small ones"""
 INTRODUCTION = """# Every ImageNet network in other engines
 
-Random weights, batch norms with the statistics of 8 random images. Each network is exported, opened by the
-other library, and computes batches of 1 and of 3 images, of 64x64 pixels where it reads so small ones, else of its
-smallest size. The difference is the largest over the range of the logits. Rounding is how far torch's own logits in
-fp32 are from those in fp64, by the same measure: deep random networks amplify it. Seconds are for writing, opening and
-comparing, on whatever else the machine did meanwhile.
+Random weights, batch norms with the statistics of 8 random images; images of 64x64 pixels where the network reads so
+small ones, else of its smallest size. A difference is the largest over the range of the logits. Rounding is how far
+torch's own logits in fp32 are from those in fp64, by the same measure: deep random networks amplify it.
+
+Export: `backbones export --to onnx`, opened by ONNX Runtime, batches of 1 and of 3 images. The others are what
+`backbones.optimize(precision="exact")` built for a batch of 2 and compared with the network: it takes none that is off
+by more than 1e-4.
 """
+ENGINES = ("torch fp32 folded", "openvino fp32", "onnxruntime fp32")
 
 
 def filled(name: str) -> Backbone:
@@ -63,15 +69,25 @@ def rounding(model: Backbone) -> float:
     return float((logits - exact).abs().max() / (exact.max() - exact.min()))
 
 
-def onnx(model: Backbone) -> dict[str, Any]:
+def exported(model: Backbone) -> float | str:
     """How far ONNX Runtime's logits are, or what went wrong."""
-    start = time.perf_counter()
     with TemporaryDirectory(prefix="backbones-") as folder:
         try:
             made = export(model, images(model, 2), Path(folder, "model.onnx"), to="onnx")
         except Exception as error:  # whatever it is, it stands in the table
-            return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
-    return {"relative": made.relative, "seconds": time.perf_counter() - start}
+            return f"{type(error).__name__}: {error}"[:200]
+    return made.relative
+
+
+def optimized(model: Backbone) -> dict[str, Any]:
+    """How far each engine's logits are, or what went wrong with it."""
+    search.interleaved = partial(interleaved, rounds=1, most=1, block=0.0)
+    try:
+        report = optimize(model, images(model, 2), precision="exact", budget_s=600, fresh=True).report
+    except Exception as error:
+        return {engine: f"{type(error).__name__}: {error}"[:200] for engine in ENGINES}
+    trials = {trial.candidate.name: trial for trial in report.trials}
+    return {e: trials[e].verdict if trials[e].error is None else trials[e].error for e in ENGINES}
 
 
 def networks() -> list[str]:
@@ -83,29 +99,39 @@ def networks() -> list[str]:
 
 def page(facts: dict[str, Any]) -> Iterator[str]:
     yield INTRODUCTION
-    done = {name: facts[name] for name in list_models() if name in facts}
-    good = [fact["onnx"]["relative"] for fact in done.values() if "relative" in fact["onnx"]]
-    missing = [f"`{name}`" for name in networks() if name not in facts]
-    yield f"ONNX: {len(good)} of {len(done)} networks exported and compared, largest difference {max(good):.1e}.\n"
-    if missing:
-        yield f"Not run yet: {', '.join(missing)}.\n"
-    yield "| network | image | rounding | ONNX Runtime | seconds |"
-    yield "|---|---|---|---|---|"
-    for name, fact in done.items():
-        told = fact["onnx"]
-        cells = (told["error"], "") if "error" in told else (f"{told['relative']:.1e}", f"{told['seconds']:.0f}")
+    columns = ("export", *ENGINES)
+    for column in columns:
+        found = [fact[column] for fact in facts.values() if column in fact]
+        near = [value for value in found if isinstance(value, float) and value <= EXACT]
+        told = f"{len(near)} of {len(found)} networks within 1e-4, largest difference of these {max(near):.1e}"
+        yield f"- {column}: {told}"
+    if missing := [f"`{name}`" for name in networks() if not set(columns) <= set(facts.get(name, {}))]:
+        yield f"\nNot run everywhere yet: {', '.join(missing)}."
+    yield f"\n| network | image | rounding | {' | '.join(columns)} |"
+    yield "|---" * (3 + len(columns)) + "|"
+    for name in filter(facts.__contains__, list_models()):
+        fact = facts[name]
+        cells = (f"{v:.1e}" if isinstance(v, float) else str(v) for v in (fact.get(c, "") for c in columns))
         yield f"| `{name}` | {fact['side']} | {fact['rounding']:.1e} | {' | '.join(cells)} |"
     yield "\nGenerated by `python tests/engines_table.py FACTS.json`."
 
 
 def main() -> None:
-    file = Path(sys.argv[1])
+    file, kinds = Path(sys.argv[1]), sys.argv[2:] or ["export", "optimize"]
     facts: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for name in networks():
-        if name in facts:
+        known = facts.get(name, {})
+        lacking = [k for k in kinds if {"export": "export", "optimize": ENGINES[0]}[k] not in known]
+        if not lacking:
             continue
         model = filled(name)
-        facts[name] = {"side": max(SIDE, model.min_size), "rounding": rounding(model), "onnx": onnx(model)}
+        if not known:
+            known = {"side": max(SIDE, model.min_size), "rounding": rounding(model)}
+        if "export" in lacking:
+            known["export"] = exported(model)
+        if "optimize" in lacking:
+            known |= optimized(model)
+        facts[name] = known
         half = file.with_suffix(".part")
         half.write_text(json.dumps(facts, indent=1))
         half.replace(file)
