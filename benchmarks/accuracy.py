@@ -86,7 +86,7 @@ def _report(name: str, output: Path, batch: int, precisions: tuple[Precision, ..
         then, changed = _percent(answers == labels), int((answers != plain).sum())
         kept = changed == 0 if precision == "exact" else top1 - then <= TARGETS[precision]
         row = (f"`{name}`", NETWORKS[name][0].partition(",")[0], len(labels), f"{top1:.2f}", precision)
-        row += (getattr(fast.report, "engine", ""), f"{then:.2f}", f"{top1 - then:+.2f}", changed)
+        row += (fast.report.chosen, f"{then:.2f}", f"{top1 - then:+.2f}", changed)
         print(f"| {' | '.join(map(str, row))} | {_percent(answers == plain):.2f} | {'kept' if kept else 'MISSED'} |")
 
 

@@ -11,7 +11,7 @@ import torch
 from backbones import machine
 from backbones.timing import Times
 
-PEAK_SIDE, PEAK_SECONDS = 2048, 0.5
+PEAK_SIDE, PEAK_CHANNELS, PEAK_PIXELS, PEAK_SECONDS = 2048, 256, 56, 0.5
 
 
 def heading(device: str, *packages: str) -> str:
@@ -23,12 +23,25 @@ def heading(device: str, *packages: str) -> str:
 
 
 def peak(dtype: torch.dtype, device: str) -> float:
-    """Multiply-adds per second of a product of two large matrices: the best of half a second."""
-    left = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
+    """Multiply-adds per second, the best of half a second each: of a product of two large matrices, and of a 3x3
+    convolution of 256 channels, for libraries of the one may know a processor better than those of the other."""
+    square = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
+    image = torch.randn(4, PEAK_CHANNELS, PEAK_PIXELS, PEAK_PIXELS, device=device).to(dtype)
+    layer = torch.nn.Conv2d(PEAK_CHANNELS, PEAK_CHANNELS, 3, padding=1, device=device, dtype=dtype)
+    layer, image = (part.to(memory_format=torch.channels_last) for part in (layer, image))
+    known = {
+        PEAK_SIDE**3: lambda: square @ square,
+        4 * PEAK_PIXELS**2 * PEAK_CHANNELS**2 * 9: lambda: layer(image),
+    }
+    with torch.inference_mode():
+        return max(madds / _fastest(run, device) for madds, run in known.items())
+
+
+def _fastest(run: Callable[[], object], device: str) -> float:
     best, until = float("inf"), time.perf_counter() + PEAK_SECONDS
     while time.perf_counter() < until:
-        best = min(best, seconds(lambda: left @ left, device))
-    return PEAK_SIDE**3 / best
+        best = min(best, seconds(run, device))
+    return best
 
 
 def seconds(run: Callable[[], object], device: str) -> float:

@@ -1,4 +1,4 @@
-"""docs/engines.md: every ImageNet network in other engines, exported and through `optimize`, and how far apart that was.
+"""docs/engines.md: every ImageNet network in other engines, exported and optimized, and how far apart that was.
 
 python tests/engines_table.py FACTS.json    adds what FACTS.json lacks, cheapest networks first, and writes the page
 """

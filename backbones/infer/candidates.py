@@ -29,7 +29,7 @@ def plan(source: Source, precision: str, goal: str, engine: str) -> list[Candida
     if device.type == "cpu" and engine in ("auto", "onnxruntime") and "fp32" in floats:
         found += [Candidate("onnxruntime", "fp32")]
     if engine in ("auto", "torch"):
-        found += [Candidate("torch", p, "compiled") for p in floats]
+        found += [Candidate("torch", p, "compiled") for p in reversed(floats)]
     return found
 
 
