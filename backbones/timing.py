@@ -61,7 +61,7 @@ def interleaved(
     """
     quiet: dict[str, list[float]] = {name: [] for name in runs}
     disturbed: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(most):
+    for turn in range(max(rounds, most)):
         lacking = [name for name in runs if len(quiet[name]) < rounds]
         if not lacking or (turn and until is not None and time.perf_counter() > until):
             break

@@ -5,6 +5,7 @@ OpenVINO with its hint for latency, or with two halves of the batch in two strea
 network. Everything computes in a process of its own, since ours keeps freed memory, and takes turns.
 """
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def optimized(name: str, kind: str, batch: int, side: int, budget: float) -> Run
         budget_s=budget,
         fresh=True,
     )
-    print(f"  {name}, batch {batch}, {kind}: {fast.report.chosen}", flush=True)
+    print(f"  {name}, batch {batch}, {kind}: {fast.report.chosen}", file=sys.stderr)
     return lambda: fast(pixels)
 
 
@@ -203,7 +204,8 @@ def main(
         chart: draw the times of each network here, as SVG, PNG and CSV
     """
     print(f"{heading('cpu', 'torchvision', 'timm', 'openvino', 'nncf', 'onnxruntime')}\n")
-    peaks = {kind: peak(torch.bfloat16 if "16" in kind else torch.float32, "cpu") for kind in kinds}
+    dtypes = {kind: torch.bfloat16 if "16" in kind else torch.float32 for kind in kinds if kind != "int8"}
+    peaks = {kind: peak(dtype, "cpu") for kind, dtype in dtypes.items()}
     print("| network | batch | eager, images/s | kind | times as fast | beside the best by hand | of the peak |")
     print("|---|---:|---:|---|---|---|---:|")
     drawn = list[dict[str, Any]]()
@@ -221,7 +223,7 @@ def main(
                 gains[kind].append(base.median / times[kind].median)
                 if best:
                     beside[kind].append(best.median / times[kind].median)
-                share = f"{madds * batch / times[kind].median / peaks[kind]:.0%}" if kind != "int8" else ""
+                share = f"{madds * batch / times[kind].median / peaks[kind]:.0%}" if kind in peaks else ""
                 hand = ratio(best, times[kind]) if best else ""
                 speed = f"{batch / base.median:.1f}"
                 cells = (f"`{name}`", str(batch), speed, kind, ratio(base, times[kind]), hand, share)

@@ -93,7 +93,7 @@ def test_predict_is_the_same(run: Run, file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--batch-size", "0"), "give at least one image"),
+        (("--batch-size", "0"), "--batch-size 0; give 1 or more"),
         (("--precision", "int8"), "calibration="),
         (("--weights", "random"), "has weights of its own"),
         (("--calibration", "folder:nowhere"), "nowhere"),

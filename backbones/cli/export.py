@@ -49,6 +49,8 @@ def export(
     """
     if int8 != (calibration is not None):
         raise ValueError("--int8 and --calibration FOLDER go together: a folder of images like those it will see")
+    if img_size is not None and img_size < 1:
+        raise ValueError(f"--img-size {img_size}; give 1 or more")
     import torch
 
     from backbones.infer.export import export as write

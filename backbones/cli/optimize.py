@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from backbones.backbone import Backbone
     from backbones.records import Preprocessing
 
-COLUMNS = {
-    "candidate": "candidate",
-    "ms": "ms",
-    "min-max": "min-max",
-    "images/s": "images/s",
-    "times": "times",
-    "build s": "build s",
-    "error": "error",
-    "agreement": "agreement",
-    "verdict": "verdict",
-}
 CALIBRATED = 256
 """images of a folder that answers are compared on"""
 
@@ -69,8 +58,9 @@ def optimize(
     from backbones.infer.optimize import optimize as make_fast
     from backbones.machine import cores
 
-    if batch_size < 1:
-        raise ValueError(f"--batch-size {batch_size}; give at least one image")
+    for flag, value in (("batch-size", batch_size), ("img-size", img_size), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{flag} {value}; give 1 or more")
     torch.set_num_threads(threads or cores())
     known = Path(source).exists()
     model, preprocessing, whose = opened(source, weights or (None if known else "random"), calibration is not None)
@@ -94,7 +84,8 @@ def optimize(
     if format == "json":
         print(json.dumps({**asdict(report), "speedup": report.speedup}, indent=1))
         return
-    show(report.rows(), format, COLUMNS)
+    rows = report.rows()
+    show(rows, format, {key: key for key in rows[0]})
     if format == "table":
         title = f"{model.variant.name}, batch {batch_size}, {size[0]} x {size[1]} pixels, {report.threads} threads"
         said = ["known from an earlier search (--fresh makes another)"] if report.remembered else []

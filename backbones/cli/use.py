@@ -175,7 +175,7 @@ def predict(
     model, preprocessing = _load(source)
     told = model.checkpoint
     transform, results, unread = eval_transform(preprocessing), list[dict[str, Any]](), list[str]()
-    compute: nn.Module = model
+    compute: Any = model
     for start in range(0, len(images), BATCH):
         read = list[tuple[Path, Tensor]]()
         for path in images[start : start + BATCH]:
@@ -188,7 +188,7 @@ def predict(
         batch = torch.stack([image for _, image in read])
         if fast and compute is model:
             compute = optimize(model, batch, calibration=batch)
-            log.warning("%s", _how(compute))
+            log.warning("computed by %s; %s", compute.report.chosen, "; ".join(compute.report.notes))
         with torch.inference_mode():
             answers = compute(batch).softmax(1)
         for (path, _), probabilities in zip(read, answers, strict=True):
@@ -219,7 +219,8 @@ def _fast(model: "Backbone", part: "Part", views: "Views", batch_size: int) -> "
 
     count = min(len(part), COMPARED)
     seen = torch.stack([next(views(part[i * len(part) // count][0])) for i in range(count)]).to(device_of(model))
-    return optimize(model, seen[:batch_size], calibration=seen)
+    together = max(1, batch_size // len(views)) * len(views)  # views of a few images, as they will come
+    return optimize(model, seen[: min(together, batch_size)], calibration=seen)
 
 
 def _splits(sources: Sequence[str], data: str) -> dict[str, float]:

@@ -128,10 +128,12 @@ def _opened(source: Source, name: str) -> Iterator[Image.Image]:
                 yield image
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file {name or _name(source)}; check the path") from None
+    except _Unread:
+        raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         if isinstance(error, OSError) and error.errno in OURS:
             raise
-        raise ValueError(f"cannot read {name or _name(source)}: {_why(source, error)}") from error
+        raise _Unread(f"cannot read {name or _name(source)}: {_why(source, error)}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -149,6 +151,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         opaque = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), opaque).convert("RGB")
     return image
+
+
+class _Unread(ValueError):
+    """Told already, with the image's name."""
 
 
 class _Unsuitable(Exception):

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import torch
 
+from backbones import bf16
 from backbones.infer import torch_engine
 from backbones.infer.source import Candidate, Run, Source
 
@@ -63,7 +64,7 @@ def has_bf16(engine: str, device: torch.device) -> bool:
         from backbones.infer import openvino
 
         return openvino.has_bf16()
-    return torch_engine.has_bf16(device)
+    return bf16.has_bf16(device.type)
 
 
 def build(source: Source, candidate: Candidate) -> Run:

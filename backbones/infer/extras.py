@@ -4,12 +4,16 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module, util
 from io import StringIO
+from threading import Lock
 from typing import Any
 
 CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "nncf", "openvino", "torch.export")
+_lock, _silence = Lock(), ExitStack()
+_inside: list[None] = []
+"""one for each that is quiet now: what is silenced is the whole process'"""
 
 
 def need(*names: str) -> Any:
@@ -38,7 +42,22 @@ def _silence_telemetry() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress, warning or advice of these libraries; errors are raised as ever."""
+    """No progress, warning or advice of these libraries; errors are raised as ever. The last of several threads ends it."""
+    with _lock:
+        if not _inside:
+            _silence.enter_context(_silent())
+        _inside.append(None)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                _silence.close()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):

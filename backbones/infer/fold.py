@@ -38,9 +38,11 @@ def fold(graph: GraphModule) -> GraphModule:
 def _norm(graph: GraphModule, node: Node) -> Norm | None:
     if node.op != "call_function" or node.target != aten.batch_norm.default or given(node)[5] is not False:
         return None
-    weight, bias, mean, variance = (constant(graph, argument) for argument in given(node)[1:5])
-    if mean is None or variance is None:
+    if not all(_known(graph, argument) for argument in given(node)[1:5]) or None in given(node)[3:5]:
         return None
+    weight, bias, mean, variance = (constant(graph, argument) for argument in given(node)[1:5])
+    assert mean is not None
+    assert variance is not None
     scale = (variance.double() + given(node)[7]).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale
@@ -74,7 +76,8 @@ def _takes(graph: GraphModule, layer: Any) -> bool:
         return False
     reader = next(iter(layer.users))
     once = sum(argument is layer for argument in torch.utils._pytree.tree_leaves(given(reader))) == 1
-    return once and _parameters(graph, layer)[0] is not None
+    flat = layer.target != aten.linear.default or layer.meta["val"].dim() == 2  # else its features are not dimension 1
+    return once and flat and _known_parameters(graph, layer)
 
 
 def _into_those_after(graph: GraphModule, node: Node, norm: Norm) -> bool:
@@ -82,7 +85,7 @@ def _into_those_after(graph: GraphModule, node: Node, norm: Norm) -> bool:
     after = list(node.users)
     if not all(user.target == aten.conv2d.default and given(user)[0] is node and not _padded(user) for user in after):
         return False
-    if any(_parameters(graph, user)[0] is None for user in after):
+    if not all(_known_parameters(graph, user) for user in after):
         return False
     for user in after:
         weight, bias = _parameters(graph, user)
@@ -101,7 +104,16 @@ def _into_those_after(graph: GraphModule, node: Node, norm: Norm) -> bool:
 
 def _padded(convolution: Node) -> bool:
     padding = given(convolution)[4] if len(given(convolution)) > 4 else 0
-    return bool(padding == "same" or (padding != "valid" and torch.tensor(padding).any()))
+    return bool(torch.tensor(padding).any())
+
+
+def _known(graph: GraphModule, argument: Any) -> bool:
+    """Nothing, or a tensor that the graph holds; not one that it computes."""
+    return argument is None or constant(graph, argument) is not None
+
+
+def _known_parameters(graph: GraphModule, layer: Node) -> bool:
+    return constant(graph, given(layer)[1]) is not None and all(_known(graph, a) for a in given(layer)[2:3])
 
 
 def _parameters(graph: GraphModule, layer: Node) -> tuple[Tensor | None, Tensor | None]:

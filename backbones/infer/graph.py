@@ -14,24 +14,19 @@ aten = torch.ops.aten
 
 
 def export(module: nn.Module, example: Sequence[Tensor]) -> ExportedProgram:
-    """The module as it computes in eval(), for any number of images where it can, else for that of the example.
+    """A module in eval() as it computes, for any number of images where it can, else for that of the example.
 
     Raises:
         RuntimeError: it decides by values, or does what torch.export cannot follow
     """
     several = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example)  # one image would be taken as the rule
-    training = [part for part in module.modules() if part.training]
-    try:
-        module.eval()
-        with quiet(), torch.no_grad():
-            try:
-                shapes = tuple({0: Dim("batch", min=1)} for _ in several)
-                return torch.export.export(module, several, dynamic_shapes=(shapes,) if _varied(module) else shapes)
-            except Exception:
-                return torch.export.export(module, tuple(example))
-    finally:
-        for part in training:
-            part.training = True
+    with quiet(), torch.no_grad():
+        try:
+            shapes = tuple({0: Dim("batch", min=1)} for _ in several)
+            shaped = (shapes,) if _varied(module) else shapes
+            return _functional(torch.export.export(module, several, dynamic_shapes=shaped))
+        except Exception:  # this number of images is part of what it computes
+            return _functional(torch.export.export(module, tuple(example)))
 
 
 def graph_of(program: ExportedProgram) -> GraphModule:
@@ -39,7 +34,11 @@ def graph_of(program: ExportedProgram) -> GraphModule:
     with quiet():
         graph: GraphModule = program.module(check_guards=False)
     for node in list(graph.graph.nodes):
-        if node.target in (aten._assert_tensor_metadata.default, aten._assert_scalar.default):
+        if node.target == aten._native_batch_norm_legit_no_training.default:
+            _as_one_norm(graph, node)
+        elif node.target == aten.conv2d.padding:
+            _as_numbers(node)
+        elif node.target in (aten._assert_tensor_metadata.default, aten._assert_scalar.default):
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -81,6 +80,36 @@ def finished(graph: GraphModule) -> GraphModule:
         delattr(graph.get_submodule(".".join(path)), last)
     graph.recompile()
     return graph
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The same without operators that write over what they read, so that others may be moved past them."""
+    schemas = (getattr(node.target, "_schema", None) for node in program.graph.nodes)
+    return program.run_decompositions({}) if any(schema and schema.is_mutable for schema in schemas) else program
+
+
+def _as_one_norm(graph: GraphModule, node: Node) -> None:
+    """A norm that also returns its statistics, which nobody reads, becomes one that does not."""
+    image, *parameters, momentum, eps = given(node)
+    with graph.graph.inserting_before(node):
+        norm = graph.graph.call_function(aten.batch_norm.default, (image, *parameters, False, momentum, eps, False))
+    for user in list(node.users):
+        if user.args[1] == 0:
+            norm.meta = dict(user.meta)
+            user.replace_all_uses_with(norm)
+        graph.graph.erase_node(user)
+    graph.graph.erase_node(node)
+
+
+def _as_numbers(node: Node) -> None:
+    """A convolution with padding="same" or "valid" in numbers, where the border is the same on both sides."""
+    arguments = [*given(node), *(None, [1, 1], "valid", [1, 1], 1)[len(given(node)) - 2 :]]
+    sides = node.args[1].meta["val"].shape[2:] if isinstance(node.args[1], Node) else ()
+    dilation = arguments[5] if len(arguments[5]) == 2 else [*arguments[5], *arguments[5]]
+    whole = [d * (side - 1) if arguments[4] == "same" else 0 for d, side in zip(dilation, sides, strict=True)]
+    if all(border % 2 == 0 for border in whole):
+        arguments[4] = [border // 2 for border in whole]
+        node.target, node.args = aten.conv2d.default, tuple(arguments)
 
 
 def _varied(module: nn.Module) -> bool:

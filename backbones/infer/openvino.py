@@ -84,7 +84,9 @@ class OpenVINO:
         return self._compile(-1)
 
     def _compile(self, batch: int) -> "_Requests":
-        openvino, model = need("openvino"), self._model
+        import openvino
+
+        model = self._model
         if self._any:
             model = model.clone()
             model.reshape({place: _shape(x, batch) for place, x in enumerate(self._example)})

@@ -1,6 +1,5 @@
 """The fastest way to compute a network on this machine, found by trying."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,8 @@ def optimize(
 
     Tries what is installed (torch folded and packed, OpenVINO, ONNX Runtime, torch.compile), checks the results of
     each against the module's own, and measures those that pass, in turns, on torch.get_num_threads() threads. The
-    search is remembered: the next one for such a network only builds what was found.
+    search is remembered: the next one for such a network only builds what was found. The process keeps freed memory
+    from here on (`backbones.allocator`).
 
     Args:
         module: any that takes and returns tensors; it is left as it is
@@ -55,23 +55,27 @@ def optimize(
         a module for inference; its `.report` tells every try, and prints as a table
 
     Raises:
+        TypeError: it is no module
         ValueError: an option that is not allowed; no way to compute it so, and why
         ImportError: the engine that was asked for is not installed
     """
     tensors = (example,) if isinstance(example, Tensor) else tuple(example)
     _check(module, tensors, precision, goal, engine)
+    if tolerance is not None and (calibration is None or not 0 <= tolerance <= 1):
+        raise ValueError(f"tolerance={tolerance}; give a share from 0 to 1, of the images in calibration=")
     known = None if calibration is None else Calibration.of(calibration, tensors)
     if precision == "int8" and known is None:
         raise ValueError("int8 needs images to find its ranges: give calibration=, some hundred of them")
     keep_freed_memory()
     source = Source(module, tensors, torch.get_num_threads(), None if known is None else known.images)
-    search = Search(source, precision, goal, engine, known, tolerance, time.perf_counter() + budget_s)
-    memory = remembered.Memory(source, precision, goal, engine, known is None, tolerance)
+    search = Search(source, precision, goal, engine, known, tolerance, budget_s)
+    memory = remembered.Memory(source, precision, goal, engine, known is None, tolerance, search.int8)
     before = None if fresh else memory.read()
     if before is not None and (found := search.again(before)):
         return found
     found = search.run()
-    if found.report.taken.believed:
+    spent = any("time was spent" in trial.verdict or "s are left" in trial.verdict for trial in found.report.trials)
+    if found.report.taken.believed and not spent:
         memory.write(found.report)
     return found
 
@@ -84,6 +88,11 @@ def _check(module: nn.Module, tensors: Sequence[Tensor], precision: str, goal: s
     ):
         if given not in allowed:
             raise ValueError(f"{name}={given!r}; give one of {', '.join(allowed)}")
+    can = {"torch": ("auto", "exact", "bf16"), "onnxruntime": ("auto", "exact")}.get(engine, tuple(PRECISIONS))
+    if precision not in can:
+        raise ValueError(f"{engine} does not compute in {precision} here; give it one of {', '.join(can)}")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"optimize takes a torch.nn.Module, not a {type(module).__name__}; create_model makes one")
     if not tensors or not all(isinstance(x, Tensor) and x.dim() for x in tensors):
         raise ValueError("example must be a tensor of images (N, C, H, W), or several tensors")
     other = {str(p.dtype) for p in module.parameters() if p.is_floating_point()} - {"torch.float32"}

@@ -28,6 +28,7 @@ class Optimized(nn.Module):
         self._shapes = [(x.shape, x.dtype, x.device) for x in source.example]
         self._any = source.any_batch if report.taken.candidate != AS_IT_IS else True
         self.report = report
+        self.register_buffer("where", torch.empty(0, device=source.example[0].device), persistent=False)
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Any:
@@ -36,8 +37,8 @@ class Optimized(nn.Module):
         Raises:
             ValueError: images of another size, kind or device than those it was optimized for
         """
-        given = [(x.shape, x.dtype, x.device) for x in tensors]
-        if given != self._shapes and not self._fits(given):
+        given = [(x.shape, x.dtype, x.device) for x in tensors if isinstance(x, Tensor)]
+        if given != self._shapes and not (len(given) == len(tensors) and self._fits(given)):
             raise ValueError(
                 f"this was optimized for {_told(self._shapes, self._any)} and got {_told(given, False)}; "
                 "call optimize again with an example of that kind"
@@ -63,6 +64,17 @@ class Optimized(nn.Module):
         if mode:
             raise ValueError("an optimized network cannot be trained; train the module, and optimize it again")
         return super().train(False)
+
+    def _apply(self, *_: Any, **__: Any) -> "Optimized":
+        raise ValueError(
+            "an optimized network stays where it is, as it is; optimize the module again, moved or converted"
+        )
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("an optimized network has no weights to save; save the module, or write a file with export")
+
+    def __deepcopy__(self, _: Any) -> "Optimized":
+        raise ValueError("an optimized network cannot be copied; it may be called from many threads")
 
     def _fits(self, given: Sequence[Kind]) -> bool:
         kinds = [(shape[1:], *rest) for shape, *rest in given] == [(shape[1:], *rest) for shape, *rest in self._shapes]

@@ -97,7 +97,7 @@ def _pack_convolution(graph: GraphModule, node: Node, batch: int) -> None:
     arguments.extend(DEFAULTS[len(arguments) - 2 :])
     (image, weight, bias), rest = arguments[:3], arguments[3:]
     filters = constant(graph, weight)
-    if filters is None or isinstance(rest[1], str):
+    if filters is None:
         return
     stride, padding, dilation = map(_pair, rest[:3])
     groups = rest[3]
@@ -145,7 +145,7 @@ def _activate_within(graph: GraphModule, node: Node) -> bool:
         return False
     name, scalars = ACTIVATIONS[cast(OpOverload[..., Any], node.target)], list[Any]()
     if name == "hardtanh":
-        scalars = list(given(node)[1:3]) if len(given(node)) > 2 else [-1.0, 1.0]
+        scalars = [*given(node)[1:], *[-1.0, 1.0][len(given(node)) - 1 :]]
     added = before.target == torch.ops.mkldnn._convolution_pointwise.binary
     if added and name == "relu" and given(before)[10] is None:
         before.update_arg(10, name)

@@ -2,15 +2,17 @@
 
 import hashlib
 import logging
-import os
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from torch import Tensor
 
 from backbones import machine
 from backbones.infer.report import Report
 from backbones.infer.source import Source
 from backbones.places import cache_folder
+from backbones.weights.file import in_place
 
 log = logging.getLogger("backbones")
 
@@ -32,7 +34,11 @@ class Memory:
     """Where the search for one network, asked for in one way, is kept: not by the values of its weights."""
 
     def __init__(self, source: Source, *asked: object) -> None:
-        shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in source.module.state_dict().items()]
+        shapes = [
+            (name, tuple(value.shape), str(value.dtype))
+            for name, value in source.module.state_dict().items()
+            if isinstance(value, Tensor)
+        ]
         images = [(tuple(x.shape), str(x.dtype)) for x in source.example]
         here = asdict(machine.this(str(source.example[0].device)))
         told = repr((source.module, shapes, images, source.threads, asked, here, versions()))
@@ -41,10 +47,11 @@ class Memory:
     def read(self) -> Report | None:
         """What was found before."""
         try:
-            return replace(Report.from_json(self.file.read_text()), remembered=True)
+            report = replace(Report.from_json(self.file.read_text()), remembered=True)
+            return report if report.taken else None
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, StopIteration, OSError) as error:
             log.warning("%s cannot be used (%s); the search is made again", self.file, error)
             return None
 
@@ -52,8 +59,7 @@ class Memory:
         """Keep it, in a file that is replaced whole."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            whole = self.file.with_suffix(f".{os.getpid()}")
-            whole.write_text(report.to_json())
-            os.replace(whole, self.file)
+            with in_place(self.file) as whole:
+                Path(whole).write_text(report.to_json())
         except OSError as error:
             log.warning("the search cannot be kept: %s", error)

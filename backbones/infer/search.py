@@ -19,6 +19,10 @@ from backbones.timing import interleaved
 
 log = logging.getLogger("backbones")
 
+COMPARING = 15.0
+"""seconds, about, for the module's own answers on calibration images: what is left of them by then is not looked at"""
+WRONG = 0.3
+"""of the range of the results: how far off is no question of precision any more"""
 EXACT = 1e-4
 """of the range of the results: how far float32 may be off by another order of additions"""
 AGREEMENT = 0.995
@@ -45,14 +49,18 @@ class Search:
         engine: str,
         calibration: Calibration | None,
         tolerance: float | None,
-        end: float,
+        budget_s: float,
     ) -> None:
         self._source, self._precision, self._goal, self._engine = source, precision, goal, engine
-        self._calibration, self._end = calibration, end
+        self._calibration = calibration
         self._agreement = AGREEMENT if tolerance is None else 1 - tolerance
-        self._int8 = precision == "int8" or tolerance is not None or getattr(calibration, "labels", None) is not None
-        self._reference = Answers.of(source.module, source, calibration)
+        self.int8 = precision == "int8" or tolerance is not None or getattr(calibration, "labels", None) is not None
+        self._images = None if calibration is None else calibration.images
+        self._reference = Answers.of(source.module, source, self._images, COMPARING)
+        if self._images is not None and self._reference.classes is not None:
+            self._images = self._images[: len(self._reference.classes)]
         self._runs: dict[str, Run] = {AS_IT_IS.name: source.module}
+        self._end = time.perf_counter() + budget_s
 
     def run(self) -> Optimized:
         """Try, measure, choose."""
@@ -62,13 +70,14 @@ class Search:
         for candidate in plan(self._source, self._precision, self._goal, self._engine):
             trial = Trial(candidate)
             trials.append(trial)
-            done = [other.candidate for other in trials if other.error is not None and other is not base]
+            done = [other.candidate for other in trials if other.ms is not None and other is not base]
+            best = min((t.ms for t in measured if t.ms and self._allowed(t)), default=float("inf"))
             left = self._end - time.perf_counter()
-            if candidate.precision == "int8" and not self._int8:
+            if candidate.precision == "int8" and not self.int8:
                 trial.verdict = "not tried: int8 needs classes of the images, or a tolerance"
             elif not self._tried(trial, done, left):
                 continue
-            elif trial.ms and trial.ms > HOPELESS * min(t.ms for t in measured if t.ms):
+            elif trial.ms and trial.ms > HOPELESS * best:
                 trial.verdict = "too slow at first sight"
                 self._runs.pop(candidate.name)
             else:
@@ -87,7 +96,13 @@ class Search:
             return None
         trial.error, trial.agreement = fresh.error, fresh.agreement
         trial.accuracy_change, trial.build_seconds = fresh.accuracy_change, fresh.build_seconds
+        before.calibrated, before.notes = self._compared, list(self._notes(trial))
         return Optimized(self._runs[trial.candidate.name], self._source, before)
+
+    @property
+    def _compared(self) -> int:
+        """On how many images first answers are compared."""
+        return 0 if self._reference.classes is None else len(self._reference.classes)
 
     def _tried(self, trial: Trial, done: list[Candidate], left: float) -> bool:
         """Whether it could be built and passed, with a first time."""
@@ -97,7 +112,12 @@ class Search:
             trial.verdict = _failed(error)
         if trial.verdict or not self._built(trial):
             return False
-        trial.ms = self._first_look(trial.candidate)
+        try:
+            trial.ms = self._first_look(trial.candidate)
+        except Exception as error:
+            trial.verdict = _failed(error)
+            self._runs.pop(trial.candidate.name)
+            return False
         return True
 
     def _built(self, trial: Trial) -> bool:
@@ -105,7 +125,7 @@ class Search:
         start = time.perf_counter()
         try:
             run = build(self._source, trial.candidate)
-            answers = Answers.of(run, self._source, self._calibration)
+            answers = Answers.of(run, self._source, self._images)
         except Exception as error:
             trial.verdict = _failed(error)
             return False
@@ -126,8 +146,8 @@ class Search:
     def _objection(self, trial: Trial) -> str:
         if trial.candidate.precision == "fp32" and not (trial.error or 0.0) <= EXACT:
             return f"off by {trial.error:.0e} of the range, more than {EXACT:.0e}"
-        if not (trial.error or 0.0) < float("inf"):
-            return "results are not finite"
+        if not (trial.error or 0.0) <= WRONG:
+            return f"off by {trial.error:.0%} of the range: more than rounding explains"
         less = self._precision == "auto" and trial.candidate.precision != "fp32"
         if less and trial.agreement is None and (trial.error or 0.0) > UNSEEN:
             return f"off by {trial.error:.1%} of the range, and no calibration images show that answers stay the same"
@@ -189,7 +209,7 @@ class Search:
             elif trial is trials[0] and trial not in able:
                 trial.verdict = "for comparison"
             elif not trial.verdict:
-                trial.verdict = "slower" if trial not in alike else "as fast, less exact"
+                trial.verdict = "slower" if trial not in alike else "as fast"
         report = Report(
             trials,
             taken.candidate.name,
@@ -198,7 +218,7 @@ class Search:
             self._goal,
             machine.this(str(self._source.example[0].device)).cpu,
             remembered.versions(),
-            0 if self._calibration is None else len(self._calibration.images),
+            self._compared,
             list(self._notes(taken)),
         )
         return Optimized(self._runs[report.chosen], self._source, report)
@@ -208,9 +228,8 @@ class Search:
             yield "other processes computed throughout: the times are not to be believed"
         if taken.candidate.precision != "fp32" and taken.agreement is None:
             yield f"answers in {taken.candidate.precision} were not compared with float32's: no calibration images"
-        elif taken.agreement is not None and self._calibration is not None:
-            count = len(self._calibration.images)
-            yield f"same first answer as the module on {taken.agreement:.2%} of {count} calibration images"
+        elif taken.agreement is not None:
+            yield f"same first answer as the module on {taken.agreement:.2%} of {self._compared} calibration images"
         if taken.accuracy_change is not None:
             yield f"accuracy on them: {taken.accuracy_change:+.2f} points"
 

@@ -71,10 +71,14 @@ class Source:
     @cached_property
     def any_batch(self) -> bool:
         """Whether what torch.export sees holds for any number of images."""
-        given = self.program.graph_signature.user_inputs
+        try:
+            program = self.program
+        except Exception:  # it is told where an engine is built from it
+            return False
+        given = program.graph_signature.user_inputs
         return all(
             not isinstance(node.meta["val"].shape[0], int)
-            for node in self.program.graph.find_nodes(op="placeholder")
+            for node in program.graph.find_nodes(op="placeholder")
             if node.name in given
         )
 

@@ -1,6 +1,7 @@
 """torch alone: as the module is, folded and packed, or compiled with its weights frozen in."""
 
 import shutil
+from threading import Lock
 from typing import Any
 from unittest.mock import patch
 
@@ -23,13 +24,6 @@ def build(source: Source, candidate: Candidate) -> Run:
         return source.module
     build = {"folded": _folded, "compiled": _compiled}[candidate.how]
     return build(source, DTYPES[candidate.precision])
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the processor multiplies numbers of bfloat16 faster than those of float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return available(torch.bfloat16)
 
 
 def has_compiler() -> bool:
@@ -60,10 +54,14 @@ def _compiled(source: Source, dtype: torch.dtype) -> Run:
     if source.example[0].device.type == "cuda":
         compiled = torch.compile(graph, dynamic=False, mode="reduce-overhead")
 
+        alone = Lock()
+
         def replayed(*tensors: Tensor) -> Any:
             if [x.shape for x in tensors] != bound:
                 return graph(*tensors)
-            return pytree.tree_map(torch.clone, compiled(*tensors))  # the next replay writes over them
+            with alone, torch.inference_mode(False), torch.no_grad():
+                plain = (x.clone() if x.is_inference() else x for x in tensors)
+                return pytree.tree_map(torch.clone, compiled(*plain))  # the next replay writes over them
 
         replayed(*source.example)
         return replayed

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from backbones.bf16 import has_bf16
 from backbones.records import Options
 from backbones.train.folder import SETTINGS_FILE
 
@@ -22,14 +23,7 @@ def precision_of(options: Options, resumed: Path | None = None) -> str:
     if resumed:
         with suppress(OSError, ValueError, KeyError, TypeError):  # a file that is not a run's is told of later
             return str(json.loads((resumed / SETTINGS_FILE).read_text())["options"]["precision"])
-    return "bf16-mixed" if has_bf16() else "32-true"
-
-
-def has_bf16() -> bool:
-    """Whether what computes here, a GPU or else the processor, has instructions that multiply in bf16."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if has_bf16("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
 
 
 def check_same(precision: str) -> None:
