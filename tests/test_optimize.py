@@ -218,7 +218,7 @@ def test_auto_takes_no_precision_that_changes_answers() -> None:
     assert fast.report.taken.candidate.precision == "fp32"
     less = [t for t in fast.report.trials if t.candidate.precision == "bf16" and t.agreement is not None]
     assert less or not has_bf16()
-    assert all("same answer on" in t.verdict for t in less)
+    assert all(t.verdict.startswith(("same answer on", "off by")) for t in less)
     assert "same first answer as the module on 100.00% of 40" in " ".join(fast.report.notes)
 
 
@@ -285,7 +285,7 @@ def test_several_tensors_in_and_out() -> None:
             "does not compute in int8",
         ),
         ({"tolerance": 0.1}, "tolerance"),
-        ({"calibration": torch.zeros(4, 3, 8, 8)}, "as the network will see them"),
+        ({"calibration": torch.zeros(4, 3, 8, 8)}, "as the network will see"),
     ],
 )
 def test_mistakes(asked: dict[str, object], said: str) -> None:
@@ -294,7 +294,7 @@ def test_mistakes(asked: dict[str, object], said: str) -> None:
 
 
 def test_operators_that_write_over_what_they_read() -> None:
-    """Nothing is moved past them: an activation and an addition in place, before the sum that takes a convolution in."""
+    """Nothing is moved past them: an activation and an addition in place, before a sum."""
 
     class Net(nn.Module):
         def __init__(self) -> None:

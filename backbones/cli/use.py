@@ -165,7 +165,6 @@ def predict(
     """
     import torch
 
-    from backbones import optimize
     from backbones.data import eval_transform, read_image
 
     if not images:
@@ -177,7 +176,7 @@ def predict(
     transform, results, unread = eval_transform(preprocessing), list[dict[str, Any]](), list[str]()
     compute: Any = model
     for start in range(0, len(images), BATCH):
-        read = list[tuple[Path, Tensor]]()
+        read: list[tuple[Path, Tensor]] = []
         for path in images[start : start + BATCH]:
             try:
                 read.append((path, transform(read_image(path, model.in_channels))))
@@ -187,6 +186,8 @@ def predict(
             continue
         batch = torch.stack([image for _, image in read])
         if fast and compute is model:
+            from backbones import optimize
+
             compute = optimize(model, batch, calibration=batch)
             log.warning("computed by %s; %s", compute.report.chosen, "; ".join(compute.report.notes))
         with torch.inference_mode():

@@ -42,7 +42,7 @@ def _silence_telemetry() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress, warning or advice of these libraries; errors are raised as ever. The last of several threads ends it."""
+    """No progress, warning or advice of these libraries; errors are raised. The last of several threads ends it."""
     with _lock:
         if not _inside:
             _silence.enter_context(_silent())
