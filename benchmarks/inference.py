@@ -175,14 +175,15 @@ def bars(rows: list[dict[str, Any]]) -> Any:
 
     alt = load_altair()
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart().encode(
         x=alt.X("times:Q", title="times as fast as the faster of torchvision and timm, eager float32"),
         y=alt.Y("kind:N", title=None, sort=kinds, axis=alt.Axis(labels=False, ticks=False)),
         color=alt.Color("kind:N", title=None, sort=kinds, scale=alt.Scale(domain=kinds, range=list(LIGHT.colours))),
     )
-    layers = base.mark_bar() + base.mark_text(align="left", dx=4).encode(text=alt.Text("times:Q", format=".1f"))
-    row = alt.Row("network:N", title=None, sort=None, header=alt.Header(labelAngle=0, labelAlign="left"), spacing=6)
-    return themed(layers.properties(width=420, height=13 * len(kinds)).facet(row=row))
+    words = base.mark_text(align="left", dx=4).encode(text=alt.Text("times:Q", format=".1f"))
+    layers = alt.layer(base.mark_bar(), words, data=alt.Data(values=rows))
+    row = alt.Row("network:N", title=None, sort=None, header=alt.Header(labelAngle=0, labelAlign="left"))
+    return themed(layers.properties(width=420, height=13 * len(kinds)).facet(row=row, spacing=6))
 
 
 def main(
