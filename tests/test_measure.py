@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from backbones import catalog, cli, create_model, model_info
-from backbones.choose import Failure, Latency, group, latency, machine, measure, measuring
+from backbones import catalog, cli, create_model, machine, model_info
+from backbones.choose import Failure, Latency, group, latency, measure, measuring
 from backbones.choose.cache import Cache
 from backbones.choose.process import Failed, Worker
 from backbones.choose.worker import _filled
