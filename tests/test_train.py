@@ -156,10 +156,10 @@ def test_resuming_ends_where_the_whole_run_ends(
 def test_a_run_keeps_the_precision_it_began_with(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it goes on, on a machine that would have chosen another."""
     for i, has in enumerate((True, False)):
-        monkeypatch.setattr(precision, "has_bf16", lambda has=has: has)
+        monkeypatch.setattr(precision, "has_bf16", lambda _, has=has: has)
         folder, name = tmp_path / str(i), "bf16-mixed" if has else "32-true"
         assert fit(digits, folder, replace(QUICK, epochs=1)).precision == name
-        monkeypatch.setattr(precision, "has_bf16", lambda has=has: not has)
+        monkeypatch.setattr(precision, "has_bf16", lambda _, has=has: not has)
         assert fit(digits, folder, replace(QUICK, epochs=1), resume=True).precision == name
         assert json.loads((folder / "recipe.json").read_text())["options"]["precision"] == name
         assert f"| precision | {name} |" in (folder / "report.md").read_text()
