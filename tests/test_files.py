@@ -171,7 +171,7 @@ def test_a_write_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(weights_file, "save_file", full)
+    monkeypatch.setattr(weights_file, "write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         backbones.save(create_model("lenet5"), saved)
     assert saved.read_bytes() == before

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, uint8
 
 from backbones.records import Checkpoint
 from backbones.weights import record
 from backbones.weights.header import Entry, not_finite, read_header, read_tensors, short
+from backbones.weights.layout import held
+from backbones.weights.layout import write as write_tensors
 
 log = logging.getLogger("backbones")
 
@@ -74,10 +74,8 @@ def commit(
     """
     metadata = {**(more or {}), "format": form, "checkpoint": told, "digest": _digest(state, told)}
     with in_place(path) as temporary:
-        try:
-            save_file(dict(state), temporary, metadata)
-        except SafetensorError as error:
-            raise OSError(f"{path} could not be written: {error}") from None
+        with open(temporary, "wb") as out:
+            write_tensors(out, {name: held(tensor) for name, tensor in state.items()}, metadata)
         if _digest(read_tensors(temporary, read_header(temporary)[0]), told) != metadata["digest"]:
             raise OSError(f"what was written to {path} reads back differently; the disk or the memory is failing")
 

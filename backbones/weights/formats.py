@@ -9,28 +9,14 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
 
-DTYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint64": "U64",
-    "uint32": "U32",
-    "uint16": "U16",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
-"""torch's name -> safetensors' name of every type that is read"""
+from backbones.weights import layout
+from backbones.weights.layout import DTYPES, Held
 
 WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_ema", "model", "net", "params")
 """keys under which training scripts keep the weights, the best first"""
@@ -45,18 +31,6 @@ class Refused(Exception):
     """Why a file is not read; the parent puts its name before the sentence."""
 
 
-class Held(NamedTuple):
-    """One tensor of a file, and how to get its bytes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    content: Callable[[], memoryview]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * getattr(torch, self.dtype).itemsize
-
-
 def from_torch(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]]:
     """The tensors of a pickle, with their `values` or as shapes, and a note on where they were."""
     with open(path, "rb") as file:
@@ -68,7 +42,7 @@ def from_torch(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]
                 _check_stored(name, tensor, records)
         if values:
             tensors, _ = _unwrapped(_load(path, file, "cpu", records is not None))
-    held = {name: Held(tuple(t.shape), str(t.dtype).removeprefix("torch."), _bytes(t)) for name, t in tensors.items()}
+    held = {name: layout.held(t) for name, t in tensors.items()}
     return held, {"notes": notes}
 
 
@@ -91,22 +65,6 @@ def from_hdf5(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]]
     told = {"attributes": json.dumps({group: text for group, text in texts.items() if text})}
     notes = [f"parts without numbers left out: {len(left_out)}"] if left_out else []
     return held, {"notes": notes, "metadata": told}
-
-
-def write(out: BinaryIO, held: Mapping[str, Held]) -> None:
-    """A safetensors file of these tensors, the wide types first so that each is aligned. One at a time in memory."""
-    order = sorted(held, key=lambda name: -getattr(torch, held[name].dtype).itemsize)
-    header, start = {}, 0
-    for name in order:
-        end = start + held[name].nbytes
-        header[name] = {"dtype": DTYPES[held[name].dtype], "shape": held[name].shape, "data_offsets": (start, end)}
-        start = end
-    told = json.dumps(header).encode()
-    told += b" " * (-len(told) % 8)
-    out.write(struct.pack("<Q", len(told)) + told)
-    for name in order:
-        out.write(held[name].content())
-    out.close()
 
 
 def _load(path: str, file: BinaryIO, device: str, zipped: bool) -> Any:
@@ -189,10 +147,6 @@ def _check_stored(name: str, tensor: Tensor, records: Mapping[int, int]) -> None
     storage = tensor.untyped_storage()
     if storage.nbytes() > records.get(getattr(storage, "_checkpoint_offset", -1), -1):
         raise Refused(f"holds {name[:100]!r} without all of its values; get it again")
-
-
-def _bytes(tensor: Tensor) -> Callable[[], memoryview]:
-    return lambda: tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _parts(file: Any) -> Iterator[tuple[str, Any]]:

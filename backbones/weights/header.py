@@ -11,7 +11,8 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from backbones.weights.formats import DTYPES, MOST
+from backbones.weights.formats import MOST
+from backbones.weights.layout import ALIGNED, DTYPES
 
 LONGEST = 16 * 2**20  # bytes of a header
 DEEPEST = 16  # dimensions of a tensor
@@ -63,7 +64,10 @@ def entry(path: str | PathLike[str], name: str, shape: Sequence[int], dtype: str
 
 
 def read_tensors(path: str | PathLike[str], header: Mapping[str, Entry]) -> dict[str, Tensor]:
-    """The tensors of these names, mapped from the file; ValueError where they are not as the header said."""
+    """The tensors of these names, mapped from the file; ValueError where they are not as the header said.
+
+    One that does not lie as torch would lay it is copied, so that a network computes the same bits from a file.
+    """
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in header}
@@ -71,7 +75,7 @@ def read_tensors(path: str | PathLike[str], header: Mapping[str, Entry]) -> dict
         raise _not_whole(path, str(error)) from None
     if {name: describe(tensor) for name, tensor in tensors.items()} != header:
         raise ValueError(f"{path} changed while it was read; read it again")
-    return tensors
+    return {name: tensor.clone() if tensor.data_ptr() % ALIGNED else tensor for name, tensor in tensors.items()}
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from backbones.weights.formats import Refused, from_hdf5, from_torch, write
+from backbones.weights.formats import Refused, from_hdf5, from_torch
+from backbones.weights.layout import write
 
 LONGEST_REPLY = 64 * 2**20
 MEMORY = 2**30  # what a worker may take however small the file
@@ -94,6 +95,7 @@ def _work(request: Mapping[str, Any], pipe: int) -> NoReturn:
             raise Refused(f"declares {total:,} bytes of tensors, far more than it has; refused")
         if out:
             write(out, held)
+            out.close()
         told["header"] = [(name, one.shape, one.dtype) for name, one in held.items()]
     except BaseException as error:
         reason = str(error) if isinstance(error, Refused) else _explain(error)

@@ -28,7 +28,7 @@ OPERATIONS = (
     (os, "scandir"),
     (os, "mkdir"),
     (tempfile, "mkstemp"),
-    (weights_file, "save_file"),
+    (weights_file, "write_tensors"),
     (weights_header, "safe_open"),
 )
 """everything by which a save touches the disk"""
@@ -120,7 +120,7 @@ def test_a_failure_at_every_file_operation(tmp_path: Path) -> None:
     """Whichever operation of a save fails: it is said, and the checkpoints before are whole; the next save works."""
     with failing(None) as operations:
         save(tmp_path / "clean", 0)
-    assert {"mkstemp", "save_file", "fsync", "replace", "safe_open"} <= set(operations)
+    assert {"mkstemp", "write_tensors", "fsync", "replace", "safe_open"} <= set(operations)
     for at, name in enumerate(operations):
         folder = tmp_path / str(at)
         save(folder, 1)
