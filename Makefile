@@ -23,16 +23,11 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The engines are tested in processes of their own: what they leave behind has crashed others' tests.
-ENGINES := tests/test_export.py tests/test_optimize.py tests/test_optimize_command.py
-
 test: check
-	$(BIN)/pytest -n auto --dist loadgroup -m "not slow" $(ENGINES:%=--ignore=%)
-	for file in $(ENGINES); do $(BIN)/pytest -n 0 -m "not slow" $$file || exit 1; done
+	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
 
 test-all: check
-	$(BIN)/pytest -n auto --dist loadgroup $(ENGINES:%=--ignore=%)
-	for file in $(ENGINES); do $(BIN)/pytest -n 0 $$file || exit 1; done
+	$(BIN)/pytest -n auto --dist loadgroup
 
 catalog: install
 	$(BIN)/python -m backbones.catalog

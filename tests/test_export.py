@@ -18,6 +18,7 @@ from backbones import create_model, export
 from backbones.data import eval_transform
 from backbones.infer import extras
 from backbones.infer.differences import pictures
+from backbones.infer.openvino import core
 from backbones.infer.preprocess import Fit
 from backbones.records import Preprocessing
 
@@ -75,10 +76,8 @@ def opened(path: Path) -> Opened:
 
         return json.loads(session.get_modelmeta().custom_metadata_map["backbones"]), run
     if path.suffix == ".xml":
-        import openvino
-
-        model = openvino.Core().read_model(path)
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = core().read_model(path)
+        compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         names = [output.get_any_name() for output in model.outputs]
         told = json.loads(model.get_rt_info("backbones").astype(str))
         return told, lambda x: {n: torch.from_numpy(compiled({"input": x.numpy()})[n].copy()) for n in names}
@@ -153,8 +152,7 @@ def test_a_picture_gets_the_same_answer_as_from_predict(to: str, ours: Path, tmp
         assert told["classes"][int(outputs["label"][2])] == said["top"][0]["class"]
 
 
-def test_int8_tells_how_often_it_agrees(ours: Path, tmp_path: Path) -> None:
-    """In a process of its own: after NNCF and OpenVINO's own reader, this one crashed in some later test."""
+def test_int8_tells_how_often_it_agrees(run, ours: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path / "pictures" / "deep"
     folder.mkdir(parents=True)
     for i in range(12):
@@ -164,11 +162,10 @@ def test_int8_tells_how_often_it_agrees(ours: Path, tmp_path: Path) -> None:
     flags = ("--to", "openvino", "--int8", "--calibration", str(folder.parent), "--json")
     for preprocess in ("outside", "inside"):
         path = tmp_path / f"{preprocess}.xml"
-        command = [sys.executable, "-m", "backbones", "export", str(ours), *flags, "--preprocess", preprocess]
-        done = subprocess.run([*command, "--output", str(path)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        code, out, err = run("export", str(ours), *flags, "--preprocess", preprocess, "--output", str(path))
+        assert code == 0, err
         assert "FakeQuantize" in path.read_text()
-        (parity,) = json.loads(done.stdout)["parity"]
+        (parity,) = json.loads(out)["parity"]
         assert parity["relative"] > 0
         model, same = backbones.load(ours), []
         _, compute = opened(path)
@@ -178,6 +175,23 @@ def test_int8_tells_how_often_it_agrees(ours: Path, tmp_path: Path) -> None:
             (answer, *_) = compute(ready if preprocess == "outside" else picture[..., None]).values()
             same.append(answer.argmax() == model(ready).argmax())
         assert parity["top1"] == pytest.approx(sum(same) / 12)
+
+
+def test_a_signal_after_openvino(ours: Path, tmp_path: Path) -> None:
+    """OpenVINO's stacks for signals are there as long as they are used: see `core`."""
+    export(backbones.load(ours), torch.randn(1, 1, 32, 32), tmp_path / "net.xml", to="openvino")
+    code = """if True:
+        import signal, subprocess, sys
+        from backbones.infer.formats import FORMATS
+
+        first, second = (FORMATS["openvino"].open(sys.argv[1]) for _ in range(2))
+        del first
+        del second
+        signal.signal(signal.SIGCHLD, lambda *_: print("ended"))
+        subprocess.run(["true"])
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "net.xml")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
 
 def test_our_own_file_is_without_auxiliary_heads(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def main() -> None:
         if isinstance(error, KeyError | IndexError):
             raise
         if isinstance(error, BrokenPipeError) and _unread():
-            sys.stderr.close()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes nowhere
             sys.exit(141)  # as the shell tells it
         if not others or stat.S_ISREG(os.fstat(2).st_mode):  # the first process says it; another one to its log only
             print(f"backbones: {error}", file=sys.stderr)

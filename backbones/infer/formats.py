@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.infer.extras import need, quiet
+from backbones.infer.openvino import core
 
 OPSET = 20
 PROPERTY = "backbones"
@@ -102,6 +103,7 @@ def _write_openvino(draft: Draft, told: Mapping[str, Any], path: Path) -> None:
         model = openvino.convert_model(_program(draft.network, draft.example))
         if draft.calibration:
             nncf = need("nncf")
+            core()  # before nncf's own
             batches = nncf.Dataset([batch.numpy() for batch in draft.calibration])
             model = nncf.quantize(model, batches, subset_size=len(draft.calibration))
         if draft.fit is not None:
@@ -118,8 +120,7 @@ def _write_openvino(draft: Draft, told: Mapping[str, Any], path: Path) -> None:
 
 
 def _open_openvino(path: Path) -> Compute:
-    openvino = need("openvino")
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: [torch.from_numpy(out.copy()) for out in compiled(images.numpy()).values()]
 
 

@@ -1,7 +1,7 @@
 """OpenVINO: in float32, bfloat16 or int8, as one computation on all threads or several beside each other."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -16,10 +16,21 @@ MOST_CALIBRATED = 300
 """images that ranges of numbers are estimated from"""
 
 
+@cache
+def core() -> Any:
+    """OpenVINO, once for the life of the process.
+
+    Each Core gives its thread a stack for signals and puts the one before back when it goes. Of two that go in the
+    order in which they came, the second puts a freed stack back, and the next signal, such as a child's end, crashes.
+    """
+    core = need("openvino").Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # the stack is set now, before any Core of other libraries sets one
+    return core
+
+
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this processor."""
-    openvino = need("openvino")
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def model(source: Source, precision: str) -> Any:
@@ -46,6 +57,7 @@ def _converted(source: Source) -> Any:
 def _quantized(model: Any, source: Source) -> Any:
     """The model with int8 convolutions and matrix products, ranges taken from the calibration images."""
     nncf = need("nncf", "openvino")
+    core()  # before nncf's own
     assert source.calibration is not None
     images = batches(source.calibration[:MOST_CALIBRATED], 1 if source.any_batch else source.batch)
     with quiet():
@@ -84,13 +96,11 @@ class OpenVINO:
         return self._compile(-1)
 
     def _compile(self, batch: int) -> "_Requests":
-        import openvino
-
         model = self._model
         if self._any:
             model = model.clone()
             model.reshape({place: _shape(x, batch) for place, x in enumerate(self._example)})
-        return _Requests(openvino.Core().compile_model(model, "CPU", self._settings))
+        return _Requests(core().compile_model(model, "CPU", self._settings))
 
 
 class _Requests:
