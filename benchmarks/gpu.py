@@ -1,12 +1,11 @@
 """Training and inference on a GPU beside timm's networks: `python -m benchmarks.gpu`; `--device cpu --quick` tries it.
 
 timm's are timed as they come (eager float32, contiguous) and with all that a user can add by hand: channels_last, bf16
-and a fused optimiser. Ours train by `Loop._train_step`, without and with `--compile`; in inference they are in bf16 and
-channels_last, eager and compiled, with CUDA graphs where that is a GPU. All take turns in one process.
+and a fused optimiser. Ours train by `Loop._train_step`, without and with `--compile`; in inference they are what
+`backbones.optimize(precision="bf16")` gives back. All take turns in one process.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import timm
 import torch
@@ -14,13 +13,15 @@ import torch.nn.functional as F
 import tyro
 from torch import nn
 
-from backbones import create_model
+from backbones import create_model, optimize
 from backbones.timing import interleaved
 from benchmarks.shown import heading, peak, ratio
 from benchmarks.training import CLASSES, RECIPE, batch, ours
 
 NETWORKS = ("resnet50", "densenet121", "mobilenet_v2", "efficientnet_b0")
 THEIRS = {"mobilenet_v2": "mobilenetv2_100"}
+SEARCH = 120.0
+"""seconds"""
 Run = Callable[[], object]
 
 
@@ -48,24 +49,20 @@ def training(network: str, side: int, images: int, device: str, compiled: bool) 
     return {**runs, "ours compiled": ours(network, side, images, True)} if compiled else runs
 
 
-def inference(network: str, side: int, images: int, device: str, compiled: bool) -> dict[str, Run]:
+def inference(network: str, side: int, images: int, device: str) -> dict[str, Run]:
     """Forward passes by name, the base first."""
     pixels = batch(side, images)[0].to(device)
-    base = timm.create_model(THEIRS.get(network, network), num_classes=CLASSES).to(device).eval()
 
-    def run(model: Any, form: torch.memory_format, dtype: torch.dtype) -> Run:
-        model, given = model.to(device, dtype, memory_format=form).eval(), pixels.to(dtype, memory_format=form)
+    def theirs(tuned: bool) -> Run:
+        form, dtype = (torch.channels_last, torch.bfloat16) if tuned else (torch.contiguous_format, torch.float32)
+        model: nn.Module = timm.create_model(THEIRS.get(network, network), num_classes=CLASSES).eval()
+        model = model.to(device, dtype, memory_format=form)  # type: ignore[call-overload]
+        given = pixels.to(dtype, memory_format=form)
         return torch.inference_mode()(lambda: model(given))
 
-    def mine() -> nn.Module:
-        return create_model(network, num_classes=CLASSES)
-
-    fast = torch.channels_last, torch.bfloat16
-    runs = {"base": run(base, torch.contiguous_format, torch.float32), "ours": run(mine(), *fast)}
-    if compiled:
-        model: Any = torch.compile(mine(), mode="reduce-overhead" if device == "cuda" else "default")
-        runs["ours compiled"] = run(model, *fast)
-    return runs
+    mine = create_model(network, num_classes=CLASSES).to(device)
+    fast = optimize(mine, pixels, precision="bf16", budget_s=SEARCH, fresh=True)
+    return {"base": theirs(False), "timm tuned": theirs(True), f"ours, {fast.report.chosen},": lambda: fast(pixels)}
 
 
 def main(
@@ -82,7 +79,7 @@ def main(
         networks: names that timm has too
         rounds: undisturbed blocks of each
         quick: small images and batches, to see that it works
-        compile: also compiled, which takes minutes
+        compile: training also compiled, which takes minutes
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu: there is no GPU here; --device cpu --quick tries the script")
@@ -91,8 +88,9 @@ def main(
     print(f"{heading(device, 'timm', 'lightning')}; {most:.2f} T multiply-adds/s in bf16\n")
     print("| network | what | base, images/s | times as fast |\n|---|---|---|---|")
     for network in networks:
-        for what, make in (("training", training), ("inference", inference)):
-            runs = make(network, side, sizes[what], device, compile)
+        for what in ("training", "inference"):
+            made = (network, side, sizes[what], device)
+            runs = training(*made, compile) if what == "training" else inference(*made)
             if device == "cuda":
                 runs = {name: _finished(run) for name, run in runs.items()}
             for run in runs.values():

@@ -1,5 +1,6 @@
 """A computation in a process of its own."""
 
+import atexit
 import multiprocessing
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,8 @@ def serve(pipe: Connection, make: Callable[..., Run], arguments: tuple[Any, ...]
     torch.set_num_threads(threads)
     run = make(*arguments)
     with suppress(EOFError):  # nobody asks any more
-        while pipe.recv():
+        while True:
+            pipe.recv()
             run()
             pipe.send(resident())
 
@@ -36,12 +38,13 @@ class Remote:
         self.process = context.Process(target=serve, args=(other, make, arguments, threads))
         self.process.start()
         other.close()
+        atexit.register(self.pipe.close)  # an error here ends it too
         self.memory = 0.0
 
     def __call__(self) -> None:
-        self.pipe.send(True)
+        self.pipe.send(None)
         self.memory = self.pipe.recv()
 
     def close(self) -> None:
-        self.pipe.send(False)
+        self.pipe.close()
         self.process.join()

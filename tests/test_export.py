@@ -242,6 +242,8 @@ def test_mistakes_are_told(  # type: ignore[no-untyped-def]
 
 def test_what_does_not_go_together(network: Anybodys, tmp_path: Path) -> None:
     images, told = torch.randn(1, 3, 16, 16), Preprocessing(3, (16, 16), *COLOURS)
+    broken = Anybodys()
+    broken.last.bias.data[1] = float("nan")
     for error, said, given in (
         (ValueError, "to='tflite'", {"to": "tflite"}),
         (ValueError, "3 class names for 4", {"class_names": "abc"}),
@@ -254,6 +256,7 @@ def test_what_does_not_go_together(network: Anybodys, tmp_path: Path) -> None:
         (ValueError, "offered for openvino", {"calibration": [images]}),
         (ValueError, "float32 images", {"example": images.byte()}),
         (ValueError, "module.float", {"module": Anybodys().half()}),
+        (ValueError, "NaN", {"module": broken}),
         (ValueError, "returns", {"module": nn.Conv2d(3, 4, 1)}),
     ):
         arguments = {"module": network, "example": images, "path": tmp_path / "net.onnx", **given}

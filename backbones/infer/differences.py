@@ -63,9 +63,11 @@ def pictures(batch: int, height: int, width: int, channels: int, draw: torch.Gen
 
 
 def apart(against: str, images: Sequence[int], got: Tensor, expected: Tensor) -> Parity:
-    """One comparison; RuntimeError where not even the shapes agree."""
+    """One comparison; RuntimeError where not even the shapes agree, or one side is no number."""
     if got.shape != expected.shape:
         raise RuntimeError(f"the artefact returns {tuple(got.shape)} where the network returns {tuple(expected.shape)}")
+    if not (got.isfinite().all() and expected.isfinite().all()):
+        raise RuntimeError("the artefact or the network returns NaN or infinity: nothing can be compared")
     largest = float((got - expected).abs().max())
     span = float(expected.max() - expected.min())
     same = float((got.argmax(1) == expected.argmax(1)).float().mean())

@@ -98,6 +98,8 @@ def export(
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network returns {what}; wrap it so that it returns one tensor, (N, classes)")
+    if not logits.isfinite().all():
+        raise ValueError("the network returns NaN or infinity for the example; give one that was trained to the end")
     if class_names and len(class_names) != logits.shape[1]:
         raise ValueError(f"{len(class_names)} class names for {logits.shape[1]} classes")
     inside = preprocess == "inside"
@@ -135,6 +137,8 @@ def export(
             found = list(compared(function, example, compute, ready))
         told = replace(told, parity=tuple(found))
         Path(folder, f"{path.name}.json").write_text(json.dumps(asdict(told), indent=1) + "\n")
+        if to == "openvino":  # two files: rather none than the old one beside the new one's weights
+            path.unlink(missing_ok=True)
         for file in sorted(Path(folder).iterdir(), key=lambda f: (f.name == f"{path.name}.json", f.suffix)):
             with in_place(path.parent / file.name) as temporary:
                 os.replace(file, temporary)

@@ -51,7 +51,8 @@ class Ours:
             ValueError: the file was altered after it was written
         """
         state = _unaltered(self.path, self.header, self.metadata, "sums" if "sums" in self.metadata else "digest")
-        if bad := json.loads(self.metadata["not_finite"]) if "not_finite" in self.metadata else not_finite(state):
+        told = self.metadata.get("not_finite")
+        if bad := not_finite(state) if told is None else [name for name in told.split("\n") if name in state]:
             log.warning("%s: NaN or infinite values in %s", self.path.name, ", ".join(bad[:8]))
         return state
 
@@ -60,7 +61,7 @@ def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoi
     """Write the tensors and what is told of them: whole or not at all; see `commit`."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     told_json = _json(told)
-    checked = {"sums": _sums(state, told_json), "not_finite": json.dumps(not_finite(state))}
+    checked = {"sums": _sums(state, told_json), "not_finite": "\n".join(not_finite(state))}
     commit(path, state, FORMAT, told_json, checked)
 
 
