@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,23 @@ def test_mistakes(run: Run, cluster: Path, flags: tuple[str, ...], said: str) ->
     assert code == 2
     assert said in wrong
     assert not (cluster / "job.sh").exists()
+
+
+def test_others_go_on_logging() -> None:
+    """submitit sets up its log by closing all there is; keras' closes stderr with it."""
+    code = """if True:
+        import io, logging
+
+        class Closing(logging.StreamHandler):
+            def close(self):
+                self.stream.close()
+
+        stream = io.StringIO()
+        logging.getLogger("other").addHandler(Closing(stream))
+        import backbones.train.submit
+        assert not stream.closed
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_slurm(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,16 @@
 """The same command as a job of Slurm, which is queued again where it ran out of time and goes on where it stood."""
 
+import logging.config
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from submitit import AutoExecutor
-from submitit.helpers import DelayedSubmission
+with patch.object(logging.config, "dictConfig"):  # it would close the handlers of everybody, and with absl's, stderr
+    from submitit import AutoExecutor
+    from submitit.helpers import DelayedSubmission
 
 from backbones.records import Options
 from backbones.train.folder import CHECKPOINTS
