@@ -11,6 +11,8 @@ from backbones.infer.source import Candidate, Run, Source
 PRECISIONS = {"auto": ("fp32", "bf16", "int8"), "exact": ("fp32",), "bf16": ("bf16",), "int8": ("int8",)}
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 AS_IT_IS = Candidate("torch", "fp32", "as it is")
+SMALL = (4, 2)
+"""images of a small part of a batch"""
 SECONDS_OF_A_LAYER = 0.25
 """that torch.compile takes for a convolution, norm or activation after folding, about"""
 
@@ -81,11 +83,15 @@ def build(source: Source, candidate: Candidate) -> Run:
 
 
 def _cuts(source: Source, goal: str) -> list[tuple[int, int]]:
-    """(parts, streams): the whole batch on all threads; or beside each other, parts of it, or whole batches."""
-    several = {2, source.threads} - {1} if source.threads > 1 else set()
-    if goal == "throughput":
-        return [(1, 1), *((1, streams) for streams in sorted(several))]
-    return [(1, 1), *((streams, streams) for streams in sorted(several) if _divides(source, streams))]
+    """(parts, streams): the whole batch on all threads; or beside each other, parts of it, or whole batches.
+
+    Of small parts there are more than streams: what each computes stays in the caches.
+    """
+    cuts = [(1, 1)]
+    for streams in sorted({2, source.threads} - {1}) if source.threads > 1 else ():
+        cuts.append((1 if goal == "throughput" else streams, streams))
+        cuts += [(parts, streams) for size in SMALL if (parts := source.batch // size) > streams]
+    return [(parts, streams) for parts, streams in cuts if parts == 1 or _divides(source, parts)]
 
 
 def _divides(source: Source, parts: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache, cached_property
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ class OpenVINO:
     def __call__(self, *tensors: Tensor) -> Any:
         requests = self._bound if len(tensors[0]) == len(self._example[0]) else self._unbound
         if self._parts == 1 or requests is not self._bound:
-            return pytree.tree_unflatten(requests.end(requests.begin(tensors)), self._spec)
+            return pytree.tree_unflatten(requests(tensors), self._spec)
         begun = [requests.begin(part) for part in zip(*(x.chunk(self._parts) for x in tensors), strict=True)]
         columns = zip(*map(requests.end, begun), strict=True)
         return pytree.tree_unflatten([torch.cat(column) for column in columns], self._spec)
@@ -100,33 +100,68 @@ class OpenVINO:
         if self._any:
             model = model.clone()
             model.reshape({place: _shape(x, batch) for place, x in enumerate(self._example)})
-        return _Requests(core().compile_model(model, "CPU", self._settings))
+        return _Requests(core().compile_model(model, "CPU", self._settings), at_once=self._streams == 1)
 
 
 class _Requests:
     """Of a compiled model: as many as are under way at a time, used again."""
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled, self._idle = compiled, SimpleQueue[Any]()
+    def __init__(self, compiled: Any, at_once: bool) -> None:
+        self._compiled, self._at_once = compiled, at_once
         self._tensor = need("openvino").Tensor
-        self._idle.put(compiled.create_infer_request())
+        self._static = not any(output.partial_shape.is_dynamic for output in compiled.outputs)
+        self._idle = SimpleQueue[_Request]()
+        self._idle.put(self._made())
 
-    def begin(self, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """One computation; where nothing is computed beside it, in the caller's thread, which spares two hand-overs."""
+        if not self._at_once:
+            return self.end(self.begin(tensors))
+        request, _ = given = self._given(tensors)
+        request.infer.infer(share_outputs=True)
+        return self._results(given)
+
+    def begin(self, tensors: Sequence[Tensor]) -> "_Given":
         """Start to compute; the images are read in place until the end."""
+        given = self._given(tensors)
+        given[0].infer.start_async()
+        return given
+
+    def end(self, begun: "_Given") -> list[Tensor]:
+        """Wait, and copy the results out: the request writes over them when it is used again."""
+        begun[0].infer.wait()
+        return self._results(begun)
+
+    def _made(self) -> "_Request":
+        request = self._compiled.create_infer_request()
+        return _Request(request, _seen(request) if self._static else None)
+
+    def _given(self, tensors: Sequence[Tensor]) -> "_Given":
         try:
             request = self._idle.get_nowait()
         except Empty:
-            request = self._compiled.create_infer_request()
+            request = self._made()
         kept = [x.detach().contiguous() for x in tensors]
         for place, x in enumerate(kept):
-            request.set_input_tensor(place, self._tensor(x.numpy(), shared_memory=True))
-        request.start_async()
+            request.infer.set_input_tensor(place, self._tensor(x.numpy(), shared_memory=True))
         return request, kept
 
-    def end(self, begun: tuple[Any, list[Tensor]]) -> list[Tensor]:
-        """Wait, and copy the results out: the request writes over them when it is used again."""
-        request, _ = begun
-        request.wait()
-        results = [torch.from_numpy(tensor.data).clone() for tensor in request.output_tensors]
+    def _results(self, given: "_Given") -> list[Tensor]:
+        request, _ = given
+        results = [tensor.clone() for tensor in request.outputs or _seen(request.infer)]
         self._idle.put(request)
         return results
+
+
+class _Request(NamedTuple):
+    infer: Any
+    outputs: list[Tensor] | None
+    """where it writes them, if that is the same place every time"""
+
+
+_Given = tuple[_Request, list[Tensor]]
+"""a request and the images that it reads"""
+
+
+def _seen(request: Any) -> list[Tensor]:
+    return [torch.from_numpy(tensor.data) for tensor in request.output_tensors]
