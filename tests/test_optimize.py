@@ -196,6 +196,20 @@ def test_from_many_threads_at_a_time() -> None:
     assert all(y.equal(z) or off(y, z) < 1e-4 for y, z in zip(answers, throughput.map(images), strict=True))
 
 
+def test_parts_of_a_batch_beside_each_other() -> None:
+    net, images = small(), torch.randn(8, 3, 16, 16)
+    source = Source(net, (images,), 2)
+    cuts = [c for c in candidates.plan(source, "exact", "latency", "openvino") if c.engine == "openvino"]
+    assert [(c.parts, c.streams) for c in cuts] == [(1, 1), (2, 2), (4, 2)]
+    alone = [(c.parts, c.streams) for c in candidates.plan(source, "exact", "throughput", "openvino")]
+    assert alone == [(1, 1), (1, 2), (4, 2)]
+    for candidate in cuts:
+        run = candidates.build(source, candidate)
+        for batch in (images, images[:3]):
+            assert off(net(batch), run(batch)) < 1e-4
+            assert run(batch).equal(run(batch))
+
+
 class Fragile(nn.Module):
     """Its classes hang on the ninth binary digit, which bfloat16 does not have."""
 
