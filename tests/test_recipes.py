@@ -185,12 +185,12 @@ def test_statistics_settle_within_the_run() -> None:
     paper = choose("paper", load()["nasnet_a_4_1056"])
     assert paper.bn_momentum == 0.0003
     short, notes = size_to(paper, INFO, {"epochs": 5, "batch_size": 13})  # 500 steps
-    assert short.bn_momentum == pytest.approx(5 / 500)
+    assert short.bn_momentum == pytest.approx(20 / 500)
     assert any("batch norm" in note for note in notes)
     assert norm_momentum(create_model("mobilenet_v2_x0_35")) == 0.003
     assert norm_momentum(create_model("lenet5")) is None
     short, notes = size_to(MODERN, INFO, {"epochs": 5, "batch_size": 13}, bn_momentum=0.003)
-    assert short.bn_momentum == pytest.approx(5 / 500)
+    assert short.bn_momentum == pytest.approx(20 / 500)
     assert any("in place of 0.003" in note for note in notes)
     assert size_to(MODERN, INFO, {"epochs": 5}, bn_momentum=0.1)[0].bn_momentum is None
     assert size_to(MODERN, INFO, {"bn_momentum": 0.004, "epochs": 5}, bn_momentum=0.003)[0].bn_momentum == 0.004
