@@ -9,9 +9,7 @@ from backbones.records import DataInfo, Recipe
 
 LEAST_STEPS = 20  # an epoch of fewer steps sees too few different gradients
 LEAST_BATCH = 8  # fewer images have no batch statistics to speak of
-SETTLED = 20
-"""time constants of running statistics in a run, at least: after 5, 0.7 % of the first variance, 1, is left, which can be twice
-a channel's own"""
+SETTLED = 20  # time constants of running statistics in a run: after 5, 0.7 % of the first variance, 1, can be too much
 PHOTOGRAPH = 64  # pixels: from this size on, the part of an image that one sees may change
 TOLD_ONLY = ("source", "deviations", "elsewhere", "own")  # of a recipe: say what it is, and do nothing
 PHOTOGRAPHS: dict[str, Any] = {
