@@ -22,7 +22,9 @@ log = logging.getLogger("backbones")
 COMPARING = 15.0
 """seconds, about, for the module's own answers on calibration images: what is left of them by then is not looked at"""
 WRONG = 0.3
-"""of the range of the results: how far off is no question of precision any more"""
+"""of the range of the results: how far off is no question of precision any more, unless answers tell"""
+ALIEN = 0.5
+"""share of the calibration images with another first answer that is none either"""
 EXACT = 1e-4
 """of the range of the results: how far float32 may be off by another order of additions"""
 AGREEMENT = 0.995
@@ -146,8 +148,12 @@ class Search:
     def _objection(self, trial: Trial) -> str:
         if trial.candidate.precision == "fp32" and not (trial.error or 0.0) <= EXACT:
             return f"off by {trial.error:.0e} of the range, more than {EXACT:.0e}"
-        if not (trial.error or 0.0) <= WRONG:
+        if trial.error == float("inf"):
+            return "NaN or infinite results"
+        if trial.agreement is None and not (trial.error or 0.0) <= WRONG:
             return f"off by {trial.error:.0%} of the range: more than rounding explains"
+        if trial.agreement is not None and trial.agreement < ALIEN:
+            return f"same answer on {trial.agreement:.1%} of the images only: more than rounding explains"
         less = self._precision == "auto" and trial.candidate.precision != "fp32"
         if less and trial.agreement is None and (trial.error or 0.0) > UNSEEN:
             return f"off by {trial.error:.1%} of the range, and no calibration images show that answers stay the same"
