@@ -105,11 +105,12 @@ def openvino_by_hand(name: str, precision: str, halves: bool, batch: int, side: 
 
     pixels, core = images(batch, side), openvino.Core()
     model = openvino.convert_model(torchvision_model(name), example_input=pixels)
-    model.reshape([batch // (2 if halves else 1), 3, side, side])
     if precision == "int8":
         import nncf
 
+        model.reshape([1, 3, side, side])
         model = nncf.quantize(model, nncf.Dataset(list(images(CALIBRATED, side)[:, None].numpy())))
+    model.reshape([batch // (2 if halves else 1), 3, side, side])
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "THROUGHPUT" if halves else "LATENCY",
@@ -219,8 +220,8 @@ def main(
             times = interleaved(made, rounds=rounds)
             base = min((times[peer] for peer in ("torchvision", "timm") if peer in times), key=lambda t: t.median)
             for kind in kinds:
-                hands = [times[hand] for hand in times if BY_HAND.get(kind, "none") in hand.split()]
-                best: Times | None = min(hands, key=lambda t: t.median) if hands else None
+                found = [times[hand] for hand in times if BY_HAND.get(kind, "none") in hand.split()]
+                best: Times | None = min(found, key=lambda t: t.median) if found else None
                 gains[kind].append(base.median / times[kind].median)
                 if best:
                     beside[kind].append(best.median / times[kind].median)
@@ -234,8 +235,9 @@ def main(
                 run.close()
     print()
     for kind, values in gains.items():
-        hand = f"; {geometric_mean(beside[kind]):.2f} of the best by hand, {min(beside[kind]):.2f} at least"
-        print(f"{kind}: {geometric_mean(values):.2f} times, geometric mean{hand if beside[kind] else ''}")
+        print(f"{kind}: {geometric_mean(values):.2f} times, geometric mean")
+        if hands := beside[kind]:
+            print(f"  {geometric_mean(hands):.2f} of the best by hand, {min(hands):.2f} at least")
     if chart:
         from backbones.plots.style import save
 

@@ -1,6 +1,7 @@
 """A run's images are a pure function of (seed, epoch), whatever the workers; each image counts once in evaluation."""
 
 import io
+import pickle
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,8 @@ def test_scaled_decoding_crops_the_same_places(tmp_path: Path) -> None:
             apart = (whole[0][0] - scaled[0][0]).abs()
             assert (whole[0][0] - whole[1][0]).abs().mean() > 0.03  # two crops of the same picture
             assert apart.mean() < (0.015 if kind == "jpg" else 1e-9)
+            sent = pickle.loads(pickle.dumps(scaled))  # as to a process that is not forked
+            assert sent[1][0].equal(scaled[1][0])
     with pytest.raises(ValueError, match="crops of random area; give --crop area"):
         Loaded(data.train, eval_transform(preprocessing), 0, True, scaled=True)
     digits = open_data("digits")

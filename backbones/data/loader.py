@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from backbones.data.parts import Part
-from backbones.data.scaled import crop_while_decoding
+from backbones.data.scaled import CropWhileDecoding
 
 MOST_FAILED = 0.1
 """share of the images that one process passes over because they cannot be read"""
@@ -41,7 +41,7 @@ class Loaded(Dataset[tuple[Tensor, int]]):
         scaled: bool = False,
     ) -> None:
         self.part, self.transform, self.seed, self.train, self.skipped = part, transform, seed, train, skipped
-        self.scaled = crop_while_decoding(part, transform) if scaled else None
+        self.scaled = CropWhileDecoding(part, transform) if scaled else None
         self._failed = set[int]()
         # in shared memory, so that workers that outlive an epoch see it change
         self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
