@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from backbones.drawing import drawn_now
 from backbones.geometry import newest, watch
 from backbones.layers import POOLS, AuxHead, Draws, DropPath, DropPathMode, Head, Init, RandomPath, recomputed
 from backbones.records import Checkpoint, Variant
@@ -86,7 +87,8 @@ class Backbone(nn.Module):
             path.place, path.draws = place, self.draws
         self._checkpointing, self._frozen_parts = False, list[nn.Module]()
         if not any(p.is_meta for p in self.parameters()):  # which have no values to draw
-            self.apply(init)
+            with drawn_now():
+                self.apply(init)
 
     # -- the forward pass
 

@@ -1,18 +1,18 @@
 """A variant and settings become a network."""
 
-import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from backbones import models
 from backbones.backbone import Backbone
 from backbones.dilation import set_output_stride
+from backbones.drawing import drawn_once, undrawn
 from backbones.records import Variant
 
 AFTERWARDS: dict[str, Callable[[Backbone, Any], None]] = {
@@ -23,20 +23,6 @@ AFTERWARDS: dict[str, Callable[[Backbone, Any], None]] = {
     "conv_bias": Backbone.set_conv_bias,
 }
 """settings of every network, applied to the finished one"""
-DRAWING = (
-    "uniform_",
-    "normal_",
-    "trunc_normal_",
-    "kaiming_uniform_",
-    "kaiming_normal_",
-    "xavier_uniform_",
-    "xavier_normal_",
-)
-"""functions of torch.nn.init that take nearly all the time in which a network is built"""
-_undrawn: set[int] = set()
-"""threads whose networks keep what their memory held"""
-_draws: dict[str, Callable[..., torch.Tensor]] = {}
-_lock = threading.Lock()
 
 
 def build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
@@ -56,7 +42,9 @@ def build(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     known = inspect.signature(variant.build).parameters.keys()
     if unknown := own.keys() - known:
         raise TypeError(f"{variant.name} has no setting {sorted(unknown)}; it has {sorted(known)}")
-    model: Backbone = variant.build(**own)
+    ours = variant.build.__module__.startswith(f"{models.__name__}.")  # others may read weights while they build
+    with drawn_once() if ours else nullcontext():
+        model: Backbone = variant.build(**own)
     model.variant, model.settings = variant, settings
     for key, change in AFTERWARDS.items():
         if settings.get(key) is not None:
@@ -76,37 +64,6 @@ def build_on_meta(variant: Variant, given: Mapping[str, Any]) -> Backbone:
     """The same with shapes and no values: it takes no memory."""
     with torch.device("meta"), undrawn():
         return build(variant, given)
-
-
-@contextmanager
-def undrawn() -> Iterator[None]:
-    """Networks that this thread builds get no initial weights, for a file brings them; what is no draw is as ever.
-
-    Their memory is not touched either. Other threads draw as ever.
-    """
-    here = threading.get_ident()
-    with _lock:
-        if not _undrawn:
-            for name in DRAWING:
-                _draws[name] = getattr(nn.init, name)
-                setattr(nn.init, name, _unless_undrawn(_draws[name]))
-        _undrawn.add(here)
-    try:
-        yield
-    finally:
-        with _lock:
-            _undrawn.discard(here)
-            if not _undrawn:
-                for name, draw in _draws.items():
-                    setattr(nn.init, name, draw)
-
-
-def _unless_undrawn(draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    @functools.wraps(draw)
-    def unless(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return tensor if threading.get_ident() in _undrawn else draw(tensor, *args, **kwargs)
-
-    return unless
 
 
 @contextmanager

@@ -135,13 +135,9 @@ def _recompute_contexts(module: nn.Module) -> tuple[AbstractContextManager[None]
 @contextmanager
 def _fixed_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norms use the batch but do not record it: for a forward pass that runs a second time."""
-    before = [
-        (m, m.momentum, m.num_batches_tracked.clone())
-        for m in module.modules()
-        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
-    ]
+    before = [(m, m.momentum, m.num_batches_tracked) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm, _, _ in before:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:

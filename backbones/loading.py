@@ -14,7 +14,8 @@ from torch import Tensor
 
 from backbones import models, registry
 from backbones.backbone import Backbone
-from backbones.build import at_most, build, check_sizes, undrawn
+from backbones.build import at_most, build, check_sizes
+from backbones.drawing import undrawn
 from backbones.recognise import SHAPE, Source, Wish, guess, recognise, twins
 from backbones.records import Checkpoint, Variant
 from backbones.weights import sources

@@ -22,6 +22,8 @@ SHAPE = ("num_classes", "in_channels", "aux")
 """settings that a file has, and that may be asked for otherwise"""
 HEADS = ("global_pool", "output_stride")
 """settings that need not fit the file's classes, and leave the tensors as they are"""
+VALUES_ONLY = ("bn_eps",)
+"""settings of peers that change what is computed, but no name and no shape"""
 LAYOUT = ("aux", "conv_bias")
 """settings that tensors need, and that change no function"""
 NEAREST = 12
@@ -159,7 +161,8 @@ def _on_meta(name: str, built: dict[str, Backbone], given: Mapping[str, Any] | N
     """Builds that network, or takes it out of `built`: candidates differ in names more than in networks."""
 
     def build(**settings: Any) -> Backbone:
-        settings |= given or {}
+        own = {key: value for key, value in settings.items() if key not in VALUES_ONLY}
+        settings = {**own, **(given or {})}
         key = f"{name} {sorted(settings.items())}"
         if key not in built:
             built[key] = build_on_meta(registry.find(name), settings)

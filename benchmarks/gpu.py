@@ -62,7 +62,7 @@ def inference(network: str, side: int, images: int, device: str) -> dict[str, Ru
 
     mine = create_model(network, num_classes=CLASSES).to(device)
     fast = optimize(mine, pixels, precision="bf16", budget_s=SEARCH, fresh=True)
-    return {"base": theirs(False), "timm tuned": theirs(True), f"ours, {fast.report.chosen},": lambda: fast(pixels)}
+    return {"base": theirs(False), "timm tuned": theirs(True), f"ours ({fast.report.chosen})": lambda: fast(pixels)}
 
 
 def main(

@@ -33,9 +33,10 @@ SIDE = 64
 """of the images here, where the network reads so small ones"""
 INTRODUCTION = """# Every ImageNet network in other engines
 
-Random weights, batch norms with the statistics of 8 random images; images of 64x64 pixels where the network reads so
-small ones, else of its smallest size. A difference is the largest over the range of the logits. Rounding is how far
-torch's own logits in fp32 are from those in fp64, by the same measure: deep random networks amplify it.
+Random weights, batch norms with the statistics of 8 random images and a bias of 1, without which deep random networks
+amplify rounding a thousand times; images of 64x64 pixels where the network reads so small ones, else of its smallest
+size. A difference is the largest over the range of the logits. Rounding is how far torch's own logits in fp32 are from
+those in fp64, by the same measure.
 
 Export: `backbones export --to onnx`, opened by ONNX Runtime, batches of 1 and of 3 images. The others are what
 `backbones.optimize(precision="exact")` built for a batch of 2 and compared with the network: it takes none that is off
@@ -45,11 +46,14 @@ ENGINES = ("torch fp32 folded", "openvino fp32", "onnxruntime fp32")
 
 
 def filled(name: str) -> Backbone:
-    """With random weights and the statistics of one batch."""
+    """With random weights and the statistics of one batch. The bias lets most values pass the ReLUs, as in a network
+    that was trained: a random one without it is chaotic, and shows rounding where an engine's errors are asked for.
+    """
     model = create_model(name, seed=0).train()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
+        nn.init.ones_(norm.bias)
     model.draws.progress = 0.0  # a dropped block would have no statistics
     if norms:
         with torch.inference_mode():

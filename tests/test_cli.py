@@ -122,6 +122,18 @@ def test_mistakes_are_told_in_a_line(run, tmp_path: Path) -> None:  # type: igno
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [("explain resnet50", 141), ("cost resnet50 --format csv", 141), ("list", 1)]
+)
+def test_a_reader_who_has_gone_gets_no_traceback(command: str, code: int) -> None:
+    """141 as shells tell it; rich, which prints the tables, has its own way to end."""
+    process = subprocess.Popen([*BACKBONES, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()  # before anything is printed: that takes a process a while
+    _, told = process.communicate()
+    assert (process.returncode, told) == (code, b"")
+
+
 def test_a_run_from_anybodys_weights_is_resumed_as_what_they_made(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]

@@ -132,6 +132,15 @@ def test_memory_is_what_the_allocator_saw(name: str) -> None:
         del out, loss
 
 
+def test_a_network_that_recomputes_is_left_as_it_was() -> None:
+    """Its batch norms count no batch twice, and keep no tensor of the count."""
+    model = create_model("resnet20_cifar")
+    model.set_grad_checkpointing()
+    before = dict(model.named_buffers())
+    training_memory(model, (3, 32, 32))
+    assert all(after is before[name] for name, after in model.named_buffers())
+
+
 def test_training_memory_by_hand() -> None:
     """One linear layer of 4 x 3 values: what each optimiser keeps of each parameter."""
     module = nn.Linear(4, 3, bias=False)

@@ -214,6 +214,24 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(network: Anybodys, tmp_
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("net.onnx", "old")]
 
 
+def test_a_disk_that_fails_between_two_files_leaves_no_mixed_pair(
+    network: Anybodys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO's network is two files; the one that is opened goes before the other one changes."""
+    path, replace = tmp_path / "n.xml", os.replace
+    export(network, torch.zeros(1, 3, 16, 16), path, to="openvino")
+
+    def fail(source: str, target: str) -> None:
+        if str(target) == str(path):
+            raise OSError("the disk is full")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        export(network, torch.zeros(1, 3, 16, 16), path, to="openvino")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["n.bin", "n.xml.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,5 +1,6 @@
 """Our file: what it keeps, and how it refuses what is not whole, ours and unaltered."""
 
+import errno
 import json
 import os
 from dataclasses import asdict
@@ -169,10 +170,10 @@ def test_a_write_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest
     before = saved.read_bytes()
 
     def full(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(weights_file, "write_tensors", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"No space left on device: '{saved}'"):
         backbones.save(create_model("lenet5"), saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]

@@ -7,12 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import engines_table
 import pytest
 import scorecard
 from networks import NAMES
 
 from backbones import catalog, create_model, list_models, model_info, models, registry
 from backbones.backbone import Backbone
+from backbones.infer.search import EXACT
 from backbones.records import Paper, Variant
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +99,14 @@ def test_readme_table_is_current() -> None:
 
 def test_scorecard_is_current() -> None:
     assert scorecard.page() == scorecard.FILE.read_text(), "stale; run: make catalog"
+
+
+def test_every_imagenet_network_was_tried_in_other_engines() -> None:
+    page = engines_table.FILE.read_text()
+    assert page.startswith(engines_table.INTRODUCTION)
+    rows = {line.split("`")[1]: line.split("|")[3:-1] for line in page.splitlines() if line.startswith("| `")}
+    assert rows.keys() == set(engines_table.networks()), "run: python tests/engines_table.py FACTS.json"
+    assert {name: cells for name, cells in rows.items() if max(map(float, cells)) > EXACT} == {}
 
 
 @pytest.mark.parametrize(

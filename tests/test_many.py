@@ -33,6 +33,22 @@ functional.cross_entropy = slow
 sys.argv[0] = "backbones"
 main()
 """
+STOPPING = """
+import os, signal, sys
+from backbones.__main__ import main
+from backbones.train.loop import Loop
+
+step = Loop._train_step
+
+def train_step(self, batches):
+    if self.step == 6:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, batches)
+
+Loop._train_step = train_step
+sys.argv[0] = "backbones"
+main()
+"""
 
 
 def weights(folder: Path, name: str = train.LAST) -> torch.Tensor:
@@ -69,6 +85,16 @@ def test_shared_batches_give_the_same_weights(alone: torch.Tensor, tmp_path: Pat
     """This network has no batch norm, so that a step depends on the images together only, but for rounding."""
     told = run(*TRAIN, *FLAGS, *flags, "--output", str(tmp_path / "run"))
     assert told.count("test accuracy") == told.count("parameters") == 1
+    torch.testing.assert_close(weights(tmp_path / "run"), alone, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_run_of_one_process_goes_on_with_two(alone: torch.Tensor, tmp_path: Path, strategy: str) -> None:
+    folder = str(tmp_path / "run")
+    command = [sys.executable, "-c", STOPPING, *TRAIN[2:], *FLAGS, "--strategy", strategy, "--output", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 143, done.stdout + done.stderr
+    run("-m", "backbones", "train", "--resume", folder, "--devices", "2")
     torch.testing.assert_close(weights(tmp_path / "run"), alone, atol=2e-5, rtol=1e-4)
 
 

@@ -1,37 +1,25 @@
 """Networks made fast give the answers of those they were made from; what was tried is told, and remembered."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from networks import SMALLEST
+from filled import off, trained_like
 from torch import Tensor, nn
 
 import backbones
-from backbones import create_model, model_info
 from backbones.bf16 import has_bf16
-from backbones.catalog import load
 from backbones.infer import candidates, search
 from backbones.infer.answers import Calibration
-from backbones.infer.packed import pack
 from backbones.infer.report import Report
 from backbones.infer.search import Search
 from backbones.infer.source import Candidate, Source
 from backbones.timing import interleaved
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-NORMS_LEFT = {"densenet": 1.0, "preact_resnet": 0.6, "wide_resnet": 0.6, "senet_others": 0.5, "nasnet": 0.05}
-"""share of the norms that nothing can take in, at most: those that come before a convolution; none elsewhere"""
-MANY_LAYERS = {
-    "nasnet_a_6_768_cifar",
-    "inception_v4",
-    "inception_resnet_v1",
-    "fractalnet40_cifar",
-    "se_resnet110_cifar",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -41,118 +29,10 @@ def quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "interleaved", partial(interleaved, rounds=1, block=0.0, most=1))
 
 
-def trained_like(module: nn.Module) -> nn.Module:
-    """With statistics and scales that folding must not lose."""
-    chance = torch.Generator().manual_seed(1)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            part.running_mean.normal_(0, 0.1, generator=chance)
-            part.running_var.uniform_(0.5, 1.5, generator=chance)
-            if part.affine:
-                nn.init.uniform_(part.weight, 0.5, 1.5, generator=chance)
-                nn.init.normal_(part.bias, 0, 0.1, generator=chance)
-    return module.eval()
-
-
 def small() -> nn.Module:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2))
     return trained_like(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
-
-
-def off(mine: Tensor, theirs: Tensor) -> float:
-    return float((mine - theirs).detach().abs().max() / (mine.max() - mine.min()).detach())
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY_LAYERS else []) for n in sorted(SMALLEST)]
-)
-def test_folding_changes_nothing(name: str) -> None:
-    """In double precision, where only the folding itself could; and packed in single, for another batch too."""
-    channels, height, width = model_info(name).input_size
-    side = (height, width) if height < 100 else (max(64, load()[name]["measured"]["min_size"]),) * 2
-    model = trained_like(create_model(name, seed=0))
-    images = torch.randn(2, channels, *side, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        single = Source(model, (images,), 1)
-        packed = pack(single.folded(), (images,), torch.float32)
-        assert single.any_batch
-        three = torch.cat([images, images[:1]])
-        plain, fast = model(three), packed(three)
-        folded = Source(model.double(), (images.double(),), 1).folded()
-        expected = model(three.double())
-        assert off(expected, folded(three.double())) < 1e-11
-        assert off(expected, fast.double()) < 1e-5 + 4 * off(expected, plain.double())
-    norms = sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
-    left = sum("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    assert left <= NORMS_LEFT.get(load()[name]["family"], 0) * norms
-
-
-def test_a_norm_before_unpadded_convolutions_is_folded_into_them() -> None:
-    """Two that read it, one of them in groups: scaled by hand, channel by channel."""
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.one, self.two = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 2, groups=2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.norm(x)
-            return self.one(y).mean((2, 3)) + self.two(y).mean((2, 3))
-
-    net = trained_like(Net()).double()
-    images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
-    folded = Source(net, (images,), 1).folded()
-    assert not any("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    torch.testing.assert_close(folded(images), net(images), rtol=1e-12, atol=1e-12)
-
-
-def test_a_norm_after_convolutions_beside_each_other_is_folded_into_each() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two, self.norm = nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.norm(torch.cat([self.one(x), self.two(x)], 1))
-
-    net = trained_like(Net()).double()
-    images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
-    folded = Source(net, (images,), 1).folded()
-    assert not any("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    torch.testing.assert_close(folded(images), net(images), rtol=1e-12, atol=1e-12)
-
-
-def test_a_norm_before_a_border_of_zeros_stays() -> None:
-    net = trained_like(nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1))).double()
-    images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
-    folded = Source(net, (images,), 1).folded()
-    assert any("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    torch.testing.assert_close(folded(images), net(images), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("swapped", [False, True])
-def test_additions_within_convolutions(swapped: bool) -> None:
-    """x + conv(x), relu after it; the sum also where the convolution stands first, and where it is read twice."""
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.one(x)
-            y = torch.relu(y + x if swapped else x + y)
-            z = self.two(y)
-            return torch.relu(z + y) + z  # z is read twice: nothing may take it in
-
-    net, images = Net().eval(), torch.randn(3, 4, 6, 6)
-    packed = pack(Source(net, (images,), 1).folded(), (images,), torch.float32)
-    with torch.no_grad():
-        torch.testing.assert_close(packed(images), net(images), rtol=1e-5, atol=1e-6)
-        assert packed(images).equal(packed(images))  # nothing is written over
 
 
 def test_exact_is_within_a_ten_thousandth_and_everything_is_told() -> None:
@@ -221,6 +101,7 @@ class Fragile(nn.Module):
             self.conv.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.01)  # no engine does that: the module as it is, of which there is nothing to tell, is the slowest
         return self.conv(x).mean((2, 3))
 
 
@@ -242,6 +123,7 @@ def test_int8_is_checked_on_labelled_images() -> None:
     fast = backbones.optimize(net, images[:8], precision="int8", calibration=(images, labels), engine="openvino")
     assert fast.report.taken.candidate.precision == "int8"
     assert fast.report.taken.agreement == pytest.approx(1 + fast.report.taken.accuracy_change / 100)
+    assert f"off by up to {off(net(images[:8]), fast(images[:8])):.1%} of the range" in " ".join(fast.report.notes)
     untold = backbones.optimize(net, images[:8], calibration=images, engine="openvino")
     assert {t.verdict for t in untold.report.trials if t.candidate.precision == "int8"} == {
         "not tried: int8 needs classes of the images, or a tolerance"
@@ -316,52 +198,6 @@ def test_several_tensors_in_and_out() -> None:
 def test_mistakes(asked: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         backbones.optimize(small(), torch.randn(1, 3, 16, 16), **asked)
-
-
-def test_operators_that_write_over_what_they_read() -> None:
-    """Nothing is moved past them: an activation and an addition in place, before a sum."""
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm, self.last = nn.Conv2d(4, 4, 3, padding="same"), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = x * 2
-            y, z = self.conv(x), self.norm(x)
-            x = nn.functional.relu_(x)
-            x = x + y
-            x.add_(1)
-            return self.last(z) + nn.functional.relu_(x)
-
-    net, images = trained_like(Net()), torch.randn(2, 4, 6, 6)
-    packed = pack(Source(net, (images,), 1).folded(), (images,), torch.float32)
-    with torch.no_grad():
-        torch.testing.assert_close(packed(images), net(images), rtol=1e-5, atol=1e-5)
-        assert "conv2d" not in packed.code
-        torch.testing.assert_close(packed(images[:1]), net(images[:1]), rtol=1e-5, atol=1e-5)
-
-
-def test_what_cannot_be_folded_is_left() -> None:
-    """A norm and a bias that are computed; a linear layer whose features are not what the norm scales."""
-
-    class Computed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.gain = nn.Conv2d(4, 4, 1), nn.Parameter(torch.rand(4))
-            self.norm = nn.BatchNorm2d(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = nn.functional.batch_norm(self.conv(x), self.norm.running_mean, self.norm.running_var, 1 + self.gain)
-            return self.norm(nn.functional.conv2d(y, self.conv.weight, 3 * self.gain))
-
-    features = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval()
-    assert isinstance(features[1], nn.BatchNorm1d)
-    with torch.no_grad():
-        features[1].weight.copy_(torch.rand(8) + 1)
-    for net, x in ((trained_like(Computed()), torch.randn(2, 4, 3, 3)), (features, torch.randn(2, 8, 8))):
-        with torch.no_grad():
-            torch.testing.assert_close(Source(net, (x,), 1).folded()(x), net(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_single_output_has_no_classes_to_compare() -> None:

@@ -2,16 +2,26 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Thread
+from zlib import crc32
 
 import pytest
 import torch
+from networks import KINDS
 from torch import nn
+from torch.utils import deterministic
 
 import backbones
-from backbones import create_model
-from backbones.build import DRAWING, build, undrawn
+from backbones import create_model, model_info
+from backbones.backbone import Backbone
+from backbones.build import build
+from backbones.drawing import DRAWING, undrawn
+from backbones.layers import Head
 
 HEAVY = (
     "torchvision",
@@ -69,6 +79,55 @@ def test_tables_that_no_file_holds_are_there(tmp_path: Path) -> None:
     backbones.save(model, tmp_path / "lenet.safetensors")
     images = torch.rand(2, 1, 32, 32)
     assert torch.equal(backbones.load(tmp_path / "lenet.safetensors")(images), model(images))
+
+
+@pytest.fixture
+def filled_with_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Memory that nothing was written to holds NaN."""
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_drawing_once_is_drawing(name: str, filled_with_nan: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor gets what its last draw gives: here a number for each function and its arguments."""
+    for function in DRAWING:
+        monkeypatch.setattr(nn.init, function, partial(numbered, function))
+    once = create_model(name).state_dict()
+    monkeypatch.setattr("backbones.build.drawn_once", nullcontext)
+    twice = create_model(name).state_dict()
+    assert [key for key, tensor in twice.items() if not tensor.equal(once[key])] == []
+
+
+def numbered(function: str, tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+    with torch.no_grad():
+        return tensor.fill_(crc32(repr((function, args, sorted(kwargs.items()))).encode()) / 2**32)
+
+
+class Halved(Backbone):
+    """Halves what its layer drew."""
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+        conv = nn.Conv2d(in_channels, 256, 3)
+        conv.weight.data.mul_(0.5)
+        head = Head(256, num_classes)
+        super().__init__(stem=conv, stages=[], head=head, in_channels=in_channels, min_size=3, init=lambda _: None)
+
+
+def test_a_network_of_others_may_read_what_its_layers_drew(filled_with_nan: None) -> None:
+    weight = build(replace(model_info("resnet18"), build=Halved, settings={}), {}).stem.weight
+    assert float(weight.detach().abs().max()) == pytest.approx(
+        0.5 / 27**0.5, rel=0.01
+    )  # torch draws within 1 / sqrt(fan_in)
+
+
+def test_drawing_in_inference_mode() -> None:
+    """Its tensors do not count what is written to them."""
+    with torch.inference_mode():
+        deviation = float(create_model("resnet20_cifar", seed=0).stem[0].weight.std())
+    assert deviation == pytest.approx((2 / 27) ** 0.5, rel=0.2)  # He, 3x3 of 3 channels
 
 
 def test_other_threads_draw_as_ever() -> None:

@@ -153,6 +153,18 @@ def test_resuming_ends_where_the_whole_run_ends(
     assert torch.equal(weights(again.folder, train.BEST), weights(whole.folder, train.BEST))
 
 
+@pytest.mark.parametrize("opt", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_weights_that_learn_later_than_others(digits: Data, tmp_path: Path, opt: str, precision: str) -> None:
+    """Of stages that are thawed, and of branches that are dropped: they have no gradient in the first steps."""
+    network = create_model("resnet20_cifar", drop_path_rate=0.5, num_classes=10, in_chans=1)
+    before = [p.detach().clone() for p in network.parameters()]
+    recipe = replace(QUICK, opt=opt, freeze_stages=2, freeze_epochs=1)
+    fit(digits, tmp_path / "run", recipe, network, precision=precision)
+    after = backbones.load(tmp_path / "run" / train.LAST).parameters()
+    assert not any(torch.equal(was, now) for was, now in zip(before, after, strict=True))
+
+
 def test_a_run_keeps_the_precision_it_began_with(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it goes on, on a machine that would have chosen another."""
     for i, has in enumerate((True, False)):

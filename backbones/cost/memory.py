@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.cost.copies import peak
@@ -119,10 +120,11 @@ def training_memory(
         state = [x for kept in optimize.state.values() for x in kept.values() if isinstance(x, Tensor)]
         for x in [*own.values(), *state]:
             watch.storages.ignore(x)
-        with _training(module), called_layers(module, layers), watch:
+        # until after the backward pass, which may compute maps again
+        with _training(module), called_layers(module, layers), _reparametrize_module(module, own), watch:
             images = torch.empty(batch_size, *input_shape, dtype=dtype, device=device)
             with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-                out = call(module, own, images, layers)
+                out = call(module, {}, images, layers)
                 losses = [x.float().sum() for x in tensors(out) if x.requires_grad]
             if not losses:
                 raise ValueError(f"no output of {type(module).__name__} depends on a trained parameter")

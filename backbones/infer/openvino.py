@@ -117,8 +117,8 @@ class _Requests:
         """One computation; where nothing is computed beside it, in the caller's thread, which spares two hand-overs."""
         if not self._at_once:
             return self.end(self.begin(tensors))
-        request, _ = given = self._given(tensors)
-        request.infer.infer(share_outputs=True)
+        given = self._given(tensors)
+        given[0].infer.infer(share_outputs=True)
         return self._results(given)
 
     def begin(self, tensors: Sequence[Tensor]) -> "_Given":

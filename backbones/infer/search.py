@@ -232,9 +232,11 @@ class Search:
     def _notes(self, taken: Trial) -> Iterator[str]:
         if not taken.believed:
             yield "other processes computed throughout: the times are not to be believed"
-        if taken.candidate.precision != "fp32" and taken.agreement is None:
-            yield f"answers in {taken.candidate.precision} were not compared with float32's: no calibration images"
-        elif taken.agreement is not None:
+        if taken.candidate.precision != "fp32":
+            yield f"off by up to {taken.error:.1%} of the range of the module's results"
+            if taken.agreement is None:
+                yield f"answers in {taken.candidate.precision} were not compared with float32's: no calibration images"
+        if taken.agreement is not None:
             yield f"same first answer as the module on {taken.agreement:.2%} of {self._compared} calibration images"
         if taken.accuracy_change is not None:
             yield f"accuracy on them: {taken.accuracy_change:+.2f} points"

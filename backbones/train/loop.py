@@ -22,6 +22,7 @@ from backbones.train.average import Average
 from backbones.train.console import Told
 from backbones.train.diagnose import diagnosis
 from backbones.train.folder import BEST
+from backbones.train.gradients import quick_gradients
 from backbones.train.loaders import Loaders
 from backbones.train.loss import limit_filters, training_loss
 from backbones.train.optimise import make_optimiser, rate, set_norm_momentum
@@ -81,11 +82,11 @@ class Loop:
             model.to(memory_format=torch.channels_last)
         if options.compile:
             model.compile()
+        self._quick = quick_gradients(fabric.device.type, options)
         self._blueprint = shard.blueprint(model) if options.strategy == "fsdp" and fabric.world_size > 1 else None
         self.net = fabric.setup_module(model)
-        fused = (
-            fabric.device.type == "cuda" and options.precision != "16-mixed"
-        )  # whose scaler must see gradients first
+        # a scaler must see gradients first, and torch has no fused steps for all that may lie in pieces
+        fused = options.precision != "16-mixed" and options.strategy != "fsdp"
         self.optimiser = make_optimiser(model, recipe, fused)
         for group in self.optimiser.param_groups:
             group["initial_lr"] = group["lr"]
@@ -197,8 +198,10 @@ class Loop:
             self._seed(part, len(batches[0][1]))
             mixed, shares = self.mixer(images, labels) if self.mixer else (images, labels)
             self.watch.at(self.step, "forward pass")
-            with self.fabric.no_backward_sync(self.net, part < len(batches) - 1) if self._several else nullcontext():
-                output = self.net(mixed)
+            waits = self.fabric.no_backward_sync(self.net, part < len(batches) - 1) if self._several else nullcontext()
+            with waits:
+                with self._quick:
+                    output = self.net(mixed)
                 loss = training_loss(output, shares, self.recipe)
                 logits = output.logits if isinstance(output, WithAux) else output
                 right = (logits.detach().argmax(1) == labels).sum()
@@ -372,7 +375,10 @@ class Loop:
 
 
 def _as_weights(optimiser: Optimizer) -> None:
-    """Lay out what an optimiser remembers of each weight as the weight is, which a checkpoint does not keep."""
+    """Lay out what an optimiser remembers of each weight as the weight is, which a checkpoint does not keep.
+
+    A fused step goes through memory, whatever lies there.
+    """
     for weight, state in optimiser.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:

@@ -72,7 +72,8 @@ def make_optimiser(model: Backbone, recipe: Recipe, fused: bool = False) -> Opti
 
     Without `decay_norm`, biases and norms (one dimension) are not decayed; without `decay_depthwise`, depthwise filters
     are not. With `layer_decay` the head's factor is 1 and each stage's is that many times the next one's.
-    `fused` updates all weights of a GPU at once, where torch has that for the optimiser.
+    `fused` updates each weight of adamw in one pass over memory. Not of sgd, which torch then lets stop where some
+    weights have no gradient yet, such as those of a dropped branch.
     """
     exempt, groups = _exempt(model, recipe), dict[tuple[float, bool], list[nn.Parameter]]()
     for place, part in enumerate(_parts(model).values()):
@@ -87,7 +88,7 @@ def make_optimiser(model: Backbone, recipe: Recipe, fused: bool = False) -> Opti
         return AdamW(told, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused or None)
     if recipe.opt == "rmsprop":
         return RMSprop(told, recipe.lr, recipe.alpha, recipe.eps, recipe.momentum)
-    return SGD(told, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused or None)
+    return SGD(told, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def norm_momentum(model: nn.Module) -> float | None:

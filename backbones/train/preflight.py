@@ -16,6 +16,7 @@ from backbones.cost import largest_batch, training_memory
 from backbones.cost.memory import Optimizer, Precision
 from backbones.layers import RandomPath
 from backbones.records import Options, Recipe
+from backbones.train.gradients import quick_gradients
 from backbones.train.loss import training_loss
 
 LEAST = {
@@ -109,7 +110,7 @@ def check_step(
     for _ in range(2):  # the first pass warms up
         start = time.perf_counter()
         with _compiling(options):
-            with torch.autocast(device, dtype, enabled=dtype is not None):
+            with torch.autocast(device, dtype, enabled=dtype is not None), quick_gradients(device, options):
                 loss = training_loss(trial(x), labels, recipe)
             torch.autograd.backward(loss)
         value = loss.item()

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -90,11 +90,22 @@ def states(model: nn.Module, optimiser: Optimizer) -> tuple[dict[str, Any], dict
 
 
 def load_states(model: nn.Module, optimiser: Optimizer, states: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Each process takes its pieces of what `states` gave."""
+    """Each process takes its pieces of what `states` gave, or of what one process had by itself."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, states[0], options=options)
-    if states[1]:
-        set_optimizer_state_dict(model, optimiser, states[1], options=options)
+    if states[1].get("state"):
+        set_optimizer_state_dict(model, optimiser, _by_name(model, optimiser, states[1]), options=options)
+
+
+def _by_name(model: nn.Module, optimiser: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's own state has numbers where that of weights in pieces has their names."""
+    if isinstance(next(iter(state["state"])), str):
+        return state
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ours = [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
+    named = dict(zip(chain.from_iterable(group["params"] for group in state["param_groups"]), ours, strict=True))
+    groups = [{**group, "params": [named[key] for key in group["params"]]} for group in state["param_groups"]]
+    return {"state": {named[key]: kept for key, kept in state["state"].items()}, "param_groups": groups}
 
 
 def in_one_piece(tensor: Tensor) -> Tensor:

@@ -196,15 +196,14 @@ def fit(
     if model.aux and not any(slot.name in spelled for key, slot in slots.items() if key.startswith("aux.")):
         found["aux"] = False
     first = next(key for key, tensor in model.state_dict().items() if tensor.ndim == 4)
-    for setting, key, number in (
-        ("num_classes", "head.classifier.weight", model.num_classes),
-        ("in_channels", first, model.in_channels),
-    ):
-        name = spelled.get(slots[key].name)
-        each = model.state_dict()[key].numel() // number
-        size = 0 if name is None else prod(shapes[name]) // each
-        if size != number and (size or setting == "num_classes"):
-            found[setting] = size
+    ends = {"num_classes": "head.classifier.weight", "in_channels": first}
+    if any(slots[key].name in spelled for key in ends.values()):  # else it is not this peer's file
+        for setting, key in ends.items():
+            name, number = spelled.get(slots[key].name), getattr(model, setting)
+            each = model.state_dict()[key].numel() // number
+            size = 0 if name is None else prod(shapes[name]) // each
+            if size != number and (size or setting == "num_classes"):
+                found[setting] = size
     if found.get("num_classes") == 0 and model.aux:
         found["aux"] = False
     if found:

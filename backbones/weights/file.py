@@ -2,7 +2,7 @@
 
 The metadata holds the checkpoint record as JSON and digests of it and of every tensor, so that a file that was cut
 short, altered or made by something else is told from one of ours. There are two: `digest` is of every byte, and is
-compared when a file is written and when a run resumes; `sums` is of the sums of blocks, as fast as memory can be read,
+compared when a file is written and when a run resumes; `pages` is of the sums of pages, as fast as memory can be read,
 and is compared whenever a network is loaded.
 """
 
@@ -31,8 +31,8 @@ from backbones.weights.layout import write as write_tensors
 log = logging.getLogger("backbones")
 
 FORMAT = "backbones 1"
-BLOCK = 2**15
-"""bytes that one sum is of"""
+PAGE = 2**12
+"""bytes that one sum is of: what disks and caches lose or exchange is one of these, or more"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Ours:
         Raises:
             ValueError: the file was altered after it was written
         """
-        state = _unaltered(self.path, self.header, self.metadata, "sums" if "sums" in self.metadata else "digest")
+        state = _unaltered(self.path, self.header, self.metadata, "pages" if "pages" in self.metadata else "digest")
         told = self.metadata.get("not_finite")
         if bad := not_finite(state) if told is None else [name for name in told.split("\n") if name in state]:
             log.warning("%s: NaN or infinite values in %s", self.path.name, ", ".join(bad[:8]))
@@ -61,7 +61,7 @@ def write(path: str | PathLike[str], state: Mapping[str, Tensor], told: Checkpoi
     """Write the tensors and what is told of them: whole or not at all; see `commit`."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     told_json = _json(told)
-    checked = {"sums": _sums(state, told_json), "not_finite": "\n".join(not_finite(state))}
+    checked = {"pages": _pages(state, told_json), "not_finite": "\n".join(not_finite(state))}
     commit(path, state, FORMAT, told_json, checked)
 
 
@@ -92,7 +92,7 @@ def read_committed(path: str | PathLike[str], form: str) -> tuple[str, dict[str,
 def _unaltered(
     path: str | PathLike[str], header: Mapping[str, Entry], metadata: Mapping[str, str], kind: str
 ) -> dict[str, Tensor]:
-    state, digest = read_tensors(path, header), {"digest": _digest, "sums": _sums}[kind]
+    state, digest = read_tensors(path, header), {"digest": _digest, "pages": _pages}[kind]
     if metadata.get(kind) != digest(state, metadata.get("checkpoint", "")):
         raise ValueError(f"{path} was altered after it was written: its digest does not match; use an intact copy")
     return state
@@ -146,6 +146,10 @@ def in_place(path: str | PathLike[str]) -> Iterator[str]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         _flush(path.parent)
+    except OSError as error:
+        if error.errno and error.filename is None:  # as of a full disk, which does not say what it was for
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(OSError):  # what went wrong before matters more
             os.unlink(temporary)
@@ -168,15 +172,16 @@ def _digest(state: Mapping[str, Tensor], told_json: str) -> str:
     return _hashed(state, told_json, lambda data: [data])
 
 
-def _sums(state: Mapping[str, Tensor], told_json: str) -> str:
-    return _hashed(state, told_json, _in_blocks)
+def _pages(state: Mapping[str, Tensor], told_json: str) -> str:
+    return _hashed(state, told_json, _in_pages)
 
 
-def _in_blocks(data: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    """The sum of each whole block, in 64-bit words times odd numbers by their place, and the bytes after them."""
-    whole = len(data) // BLOCK * BLOCK
-    places = np.arange(1, BLOCK // 4, 2, dtype=np.uint64)
-    return [np.einsum("bp,p->b", data[:whole].view(np.uint64).reshape(-1, BLOCK // 8), places), data[whole:]]
+def _in_pages(data: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """The sum of each whole page, in 64-bit words, and the bytes after them."""
+    if len(data) < PAGE:  # as most tensors are
+        return [data]
+    whole = len(data) // PAGE * PAGE
+    return [data[:whole].view(np.uint64).reshape(-1, PAGE // 8).sum(1), data[whole:]]
 
 
 Parts = Callable[[NDArray[np.uint8]], list[NDArray[Any]]]

@@ -15,8 +15,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 import torch
 from torch import Tensor, nn
 
-from backbones.weights import layout
 from backbones.weights.layout import DTYPES, Held
+from backbones.weights.layout import held as held_in_memory
 
 WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model_ema", "model", "net", "params")
 """keys under which training scripts keep the weights, the best first"""
@@ -42,7 +42,7 @@ def from_torch(path: str, values: bool) -> tuple[dict[str, Held], dict[str, Any]
                 _check_stored(name, tensor, records)
         if values:
             tensors, _ = _unwrapped(_load(path, file, "cpu", records is not None))
-    held = {name: layout.held(t) for name, t in tensors.items()}
+    held = {name: held_in_memory(t) for name, t in tensors.items()}
     return held, {"notes": notes}
 
 

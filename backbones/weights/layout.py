@@ -49,7 +49,10 @@ class Held(NamedTuple):
 
 def held(tensor: Tensor) -> Held:
     """A tensor in memory; its bytes are taken when they are written."""
-    content = lambda: tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data  # noqa: E731
+
+    def content() -> memoryview:
+        return tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
     return Held(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), content)
 
 
