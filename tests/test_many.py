@@ -49,6 +49,22 @@ Loop._train_step = train_step
 sys.argv[0] = "backbones"
 main()
 """
+LEAVING = """
+import atexit, os, sys
+from pathlib import Path
+from backbones.__main__ import main
+from backbones.train.loop import Loop
+
+def threads(when):
+    names = [(thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir()]
+    Path(sys.argv[-1] + f".{when}.{os.environ['RANK']}").write_text("".join(names))
+
+atexit.register(threads, "end")  # the first to be registered is the last to be called
+run = Loop.run
+Loop.run = lambda self: (threads("run"), run(self))
+sys.argv[0] = "backbones"
+main()
+"""
 
 
 def weights(folder: Path, name: str = train.LAST) -> torch.Tensor:
@@ -109,6 +125,19 @@ def test_validation_counts_every_image_once(tmp_path: Path, strategy: str) -> No
     (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
     right = float(row["val_top1"]) * 143 / 100
     assert right == pytest.approx(round(right), abs=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have their names in Linux")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_threads_of_gloo_end_before_python(tmp_path: Path, strategy: str) -> None:
+    """One that lets go of its last tensor while Python ends is ended by it, and the process aborts, seldom."""
+    script = tmp_path / "script.py"
+    script.write_text(LEAVING)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script))
+    run(*launcher, *TRAIN[2:], *FLAGS, "--strategy", strategy, "--output", str(tmp_path / "run"))
+    for rank in range(2):
+        assert "gloo" in (tmp_path / f"run.run.{rank}").read_text()
+        assert "gloo" not in (tmp_path / f"run.end.{rank}").read_text()
 
 
 @pytest.mark.parametrize("per_node", [1, pytest.param(2, marks=pytest.mark.slow)])

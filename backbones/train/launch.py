@@ -1,5 +1,7 @@
 """One process or many: which of them this one is, how they are started, and what Lightning makes of them."""
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -87,7 +89,17 @@ def connect(model: nn.Module, options: Options) -> Fabric:
         except RuntimeError as error:  # such as a job of several tasks that was not started by srun
             raise ValueError(str(error)) from None
         fabric.launch()
+    if processes > 1:
+        atexit.register(disconnect, several)
     return fabric
+
+
+def disconnect(strategy: DDPStrategy) -> None:
+    """End the threads that speak with the other processes: one that lets go of a tensor while Python ends, aborts."""
+    strategy.teardown()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    gc.collect()
 
 
 def by_first(fabric: Fabric, work: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """One run: check, fit, test, write down. Its folder holds all it takes to judge, use or continue it."""
 
+import atexit
 import os
 import signal
 import time
@@ -268,6 +269,7 @@ class _Run:
                 size, processes = self.preprocessing.size, self.fabric.world_size
                 advice = preflight.does_not_fit(self.model, size, self.recipe, self.options, processes)
             self.watch.close(f"{type(error).__name__}: {advice or error}" if self.folder.name else "done")
+            atexit.unregister(launch.disconnect)  # the others may not take part in what is under way
             if advice:
                 raise advice from None
             raise

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
@@ -33,16 +33,23 @@ class ShardedStrategy(DDPStrategy):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._backward_sync_control = _SyncControl()
+        self._mesh: DeviceMesh | None = None
 
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
         """Cut the stages and what is left of the network; the same object comes back."""
         if not isinstance(module, Backbone):
             raise TypeError(f"--strategy fsdp takes a network of this library, not a {type(module).__name__}")
-        mesh = init_device_mesh(self.root_device.type, (torch.distributed.get_world_size(),))
+        self._mesh = init_device_mesh(self.root_device.type, (torch.distributed.get_world_size(),))
         for stage in module.stages:
-            fully_shard(stage, mesh=mesh)
-        fully_shard(module, mesh=mesh)
+            fully_shard(stage, mesh=self._mesh)
+        fully_shard(module, mesh=self._mesh)
         return module
+
+    def teardown(self) -> None:
+        """Let go of the processes' group: torch's caches keep the mesh, which would keep it."""
+        super().teardown()
+        if self._mesh:
+            self._mesh._pg_registry.clear()
 
 
 class _SyncControl(_BackwardSyncControl):
