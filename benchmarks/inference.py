@@ -1,14 +1,16 @@
 """`backbones.optimize` beside torchvision, timm and engines called by hand: `python -m benchmarks.inference`.
 
 torchvision's and timm's networks compute in eager float32, contiguous, under inference_mode, as they come. By hand:
-OpenVINO with its hint for latency, or with two halves of the batch in two streams; ONNX Runtime; both on torchvision's
-network. Everything computes in a process of its own, since ours keeps freed memory, and takes turns.
+OpenVINO with its hint for latency, or with two halves of the batch in two streams, for throughput with whole batches in
+them; ONNX Runtime; both on torchvision's network. Everything computes in a process of its own, since ours keeps freed
+memory, and takes turns.
 """
 
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, Literal
@@ -44,9 +46,12 @@ KINDS = {  # name: precision, engine
 BY_HAND = {"exact": "fp32", "16-bit": "bf16", "int8": "int8"}
 SETTLE = 10.0
 """seconds until new processes have done what they begin with, such as counting their users"""
+CALLS = {"latency": 1, "throughput": 8}
+"""batches of one run"""
 CALIBRATED = 32
 """drawn images that int8 is calibrated on: for its speed; what it costs in accuracy, benchmarks.accuracy tells"""
 Run = Callable[[], object]
+Goal = Literal["latency", "throughput"]
 
 
 def images(batch: int, side: int) -> torch.Tensor:
@@ -63,8 +68,8 @@ def torchvision_model(name: str) -> nn.Module:
     return model.eval()
 
 
-def eager(library: str, name: str, batch: int, side: int) -> Run:
-    """A peer's network as it comes."""
+def eager(library: str, name: str, goal: str, batch: int, side: int) -> Run:
+    """A peer's network as it comes, one batch after another."""
     if library == "timm":
         import timm
 
@@ -75,12 +80,13 @@ def eager(library: str, name: str, batch: int, side: int) -> Run:
 
     def run() -> None:
         with torch.inference_mode():
-            model(pixels)
+            for _ in range(CALLS[goal]):
+                model(pixels)
 
     return run
 
 
-def optimized(name: str, kind: str, batch: int, side: int, budget: float) -> Run:
+def optimized(name: str, kind: str, goal: Goal, batch: int, side: int, budget: float) -> Run:
     """Ours, with the choice made afresh."""
     import backbones
 
@@ -90,17 +96,18 @@ def optimized(name: str, kind: str, batch: int, side: int, budget: float) -> Run
         create_model(name, seed=0).eval(),
         pixels,
         precision=precision,
+        goal=goal,
         engine=engine,
         calibration=images(CALIBRATED, side) if precision == "int8" else None,
         budget_s=budget,
         fresh=True,
     )
     print(f"  {name}, batch {batch}, {kind}: {fast.report.chosen}", file=sys.stderr)
-    return lambda: fast(pixels)
+    return lambda: list(fast.map([pixels] * CALLS[goal]))
 
 
-def openvino_by_hand(name: str, precision: str, halves: bool, batch: int, side: int) -> Run:
-    """As OpenVINO's own guide has it, the batch's shape fixed, int8 by NNCF."""
+def openvino_by_hand(name: str, precision: str, streams: int, goal: Goal, batch: int, side: int) -> Run:
+    """As OpenVINO's own guide has it, the batch's shape fixed, int8 by NNCF. For latency, each stream has its part."""
     import openvino
 
     pixels, core = images(batch, side), openvino.Core()
@@ -110,20 +117,24 @@ def openvino_by_hand(name: str, precision: str, halves: bool, batch: int, side: 
 
         model.reshape([1, 3, side, side])
         model = nncf.quantize(model, nncf.Dataset(list(images(CALIBRATED, side)[:, None].numpy())))
-    model.reshape([batch // (2 if halves else 1), 3, side, side])
+    given = [pixels] * CALLS[goal] if goal == "throughput" else pixels.chunk(streams)
+    model.reshape(list(given[0].shape))
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        "PERFORMANCE_HINT": "THROUGHPUT" if halves else "LATENCY",
+        "PERFORMANCE_HINT": "THROUGHPUT" if streams > 1 else "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    if halves:
-        settings["NUM_STREAMS"] = 2
+    if streams > 1:
+        settings["NUM_STREAMS"] = streams
     compiled = core.compile_model(model, "CPU", settings)
-    requests = [compiled.create_infer_request() for _ in range(2 if halves else 1)]
-    parts = [np.ascontiguousarray(part.numpy()) for part in pixels.chunk(len(requests))]
+    requests = [compiled.create_infer_request() for _ in range(streams)]
+    parts = [np.ascontiguousarray(part.numpy()) for part in given]
+    for request in requests:
+        request.infer({0: parts[0]})
 
     def run() -> None:
-        for request, part in zip(requests, parts, strict=True):
+        for request, part in zip(cycle(requests), parts, strict=False):
+            request.wait()
             request.start_async({0: part}, share_inputs=True)
         for request in requests:
             request.wait()
@@ -131,7 +142,7 @@ def openvino_by_hand(name: str, precision: str, halves: bool, batch: int, side: 
     return run
 
 
-def onnxruntime_by_hand(name: str, batch: int, side: int) -> Run:
+def onnxruntime_by_hand(name: str, goal: Goal, batch: int, side: int) -> Run:
     from io import BytesIO
 
     import onnx
@@ -145,24 +156,24 @@ def onnxruntime_by_hand(name: str, batch: int, side: int) -> Run:
     settings.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file.getvalue(), settings, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: pixels.numpy()}
-    return lambda: session.run(None, feed)
+    return lambda: [session.run(None, feed) for _ in range(CALLS[goal])]
 
 
-def runs(name: str, kinds: tuple[str, ...], batch: int, side: int, budget: float) -> dict[str, Remote]:
+def runs(name: str, kinds: tuple[str, ...], goal: Goal, batch: int, side: int, budget: float) -> dict[str, Remote]:
     """All that take turns; ours are built one after another, each measuring alone."""
     theirs, timms, _ = CASES[name]
-    found = {"torchvision": Remote(eager, "torchvision", theirs, batch, side)}
+    found = {"torchvision": Remote(eager, "torchvision", theirs, goal, batch, side)}
     if timms:
-        found["timm"] = Remote(eager, "timm", timms, batch, side)
+        found["timm"] = Remote(eager, "timm", timms, goal, batch, side)
     for kind in kinds:
-        found[kind] = Remote(optimized, name, kind, batch, side, budget)
+        found[kind] = Remote(optimized, name, kind, goal, batch, side, budget)
         found[kind]()
     for precision in [BY_HAND[kind] for kind in kinds if kind in BY_HAND]:
-        for halves in (False, True) if batch % 2 == 0 else (False,):
-            made = Remote(openvino_by_hand, theirs, precision, halves, batch, side)
-            found[f"openvino {precision}{' in halves' * halves}"] = made
+        for streams in (1, 2) if goal == "throughput" or batch % 2 == 0 else (1,):
+            made = Remote(openvino_by_hand, theirs, precision, streams, goal, batch, side)
+            found[f"openvino {precision} {streams}"] = made
     if "exact" in kinds:
-        found["onnxruntime fp32"] = Remote(onnxruntime_by_hand, theirs, batch, side)
+        found["onnxruntime fp32"] = Remote(onnxruntime_by_hand, theirs, goal, batch, side)
     for run in found.values():
         run()
         run()
@@ -191,6 +202,7 @@ def main(
     networks: tuple[str, ...] = tuple(CASES),
     batches: tuple[int, ...] = (1, 16),
     kinds: tuple[Literal["exact", "16-bit", "int8", "torch exact", "torch 16-bit"], ...] = ("exact", "16-bit"),
+    goal: Goal = "latency",
     rounds: int = 5,
     budget: float = 60.0,
     chart: Path | None = None,
@@ -201,6 +213,7 @@ def main(
         networks: of those that are known here
         batches: images at a time
         kinds: of optimize: precision, and whether torch alone
+        goal: of optimize: latency of one batch after another, or throughput of many
         rounds: undisturbed blocks of each
         budget: seconds of each search
         chart: draw the times of each network here, as SVG, PNG and CSV
@@ -216,7 +229,7 @@ def main(
         side = CASES[name][2]
         madds = measure_cost(create_model(name), (3, side, side)).madds
         for batch in batches:
-            made = runs(name, kinds, batch, side, budget)
+            made = runs(name, kinds, goal, batch, side, budget)
             times = interleaved(made, rounds=rounds)
             base = min((times[peer] for peer in ("torchvision", "timm") if peer in times), key=lambda t: t.median)
             for kind in kinds:
@@ -225,9 +238,9 @@ def main(
                 gains[kind].append(base.median / times[kind].median)
                 if best:
                     beside[kind].append(best.median / times[kind].median)
-                share = f"{madds * batch / times[kind].median / peaks[kind]:.0%}" if kind in peaks else ""
+                share = f"{madds * batch * CALLS[goal] / times[kind].median / peaks[kind]:.0%}" if kind in peaks else ""
                 hand = ratio(best, times[kind]) if best else ""
-                speed = f"{batch / base.median:.1f}"
+                speed = f"{batch * CALLS[goal] / base.median:.1f}"
                 cells = (f"`{name}`", str(batch), speed, kind, ratio(base, times[kind]), hand, share)
                 print(f"| {' | '.join(cells)} |", flush=True)
                 drawn.append({"network": f"{name}, batch {batch}", "kind": kind, "times": gains[kind][-1]})

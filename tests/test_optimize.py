@@ -163,6 +163,8 @@ def test_compiled_weights_are_frozen() -> None:
         assert off(source.module(*source.example), before) < 1e-4
     with torch.inference_mode():
         assert run(*source.example).equal(before)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(result.equal(before) for result in pool.map(lambda _: run(*source.example), range(64)))
 
 
 def test_several_tensors_in_and_out() -> None:
