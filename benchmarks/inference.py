@@ -1,9 +1,9 @@
 """`backbones.optimize` beside torchvision, timm and engines called by hand: `python -m benchmarks.inference`.
 
 torchvision's and timm's networks compute in eager float32, contiguous, under inference_mode, as they come. By hand:
-OpenVINO with its hint for latency, or with two halves of the batch in two streams, for throughput with whole batches in
-them; ONNX Runtime; both on torchvision's network. Everything computes in a process of its own, since ours keeps freed
-memory, and takes turns.
+OpenVINO, for latency with the whole batch or with its halves in two streams, for throughput with whole batches in one
+stream or two; ONNX Runtime; both on torchvision's network. Everything computes in a process of its own, since ours
+keeps freed memory, and takes turns.
 """
 
 import sys
@@ -68,7 +68,7 @@ def torchvision_model(name: str) -> nn.Module:
     return model.eval()
 
 
-def eager(library: str, name: str, goal: str, batch: int, side: int) -> Run:
+def eager(library: str, name: str, goal: Goal, batch: int, side: int) -> Run:
     """A peer's network as it comes, one batch after another."""
     if library == "timm":
         import timm
@@ -129,8 +129,6 @@ def openvino_by_hand(name: str, precision: str, streams: int, goal: Goal, batch:
     compiled = core.compile_model(model, "CPU", settings)
     requests = [compiled.create_infer_request() for _ in range(streams)]
     parts = [np.ascontiguousarray(part.numpy()) for part in given]
-    for request in requests:
-        request.infer({0: parts[0]})
 
     def run() -> None:
         for request, part in zip(cycle(requests), parts, strict=False):
@@ -171,7 +169,7 @@ def runs(name: str, kinds: tuple[str, ...], goal: Goal, batch: int, side: int, b
     for precision in [BY_HAND[kind] for kind in kinds if kind in BY_HAND]:
         for streams in (1, 2) if goal == "throughput" or batch % 2 == 0 else (1,):
             made = Remote(openvino_by_hand, theirs, precision, streams, goal, batch, side)
-            found[f"openvino {precision} {streams}"] = made
+            found[f"openvino {precision} in {streams}"] = made
     if "exact" in kinds:
         found["onnxruntime fp32"] = Remote(onnxruntime_by_hand, theirs, goal, batch, side)
     for run in found.values():

@@ -155,14 +155,21 @@ def test_without_the_engines_torch_is_made_fast(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_compiled_weights_are_frozen() -> None:
-    """As the program's build asserts; the call is the same in inference mode, where it would be compiled anew."""
+    """As the program's build asserts; nothing that a caller may give makes torch compile anew, without freezing."""
     source = Source(small(), (torch.randn(2, 3, 16, 16),), 1)
     run = candidates.build(source, Candidate("torch", "fp32", "compiled"))
     before = run(*source.example)
     with torch.no_grad():
         assert off(source.module(*source.example), before) < 1e-4
+    (images,) = source.example
+    given = [images.to(memory_format=torch.channels_last), images.clone().requires_grad_(), images[:, :, :, :]]
     with torch.inference_mode():
-        assert run(*source.example).equal(before)
+        given.append(images.clone())
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for x in given:
+            assert run(x).equal(before)
+            with torch.inference_mode():
+                assert run(x).equal(before)
     with ThreadPoolExecutor(4) as pool:
         assert all(result.equal(before) for result in pool.map(lambda _: run(*source.example), range(64)))
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.strategy import Strategy
 from torch import nn
 
 from backbones.layers import RandomPath
@@ -89,14 +90,22 @@ def connect(model: nn.Module, options: Options) -> Fabric:
         except RuntimeError as error:  # such as a job of several tasks that was not started by srun
             raise ValueError(str(error)) from None
         fabric.launch()
-    if processes > 1:
-        atexit.register(disconnect, several)
     return fabric
 
 
-def disconnect(strategy: DDPStrategy) -> None:
-    """End the threads that speak with the other processes: one that lets go of a tensor while Python ends, aborts."""
-    strategy.teardown()
+def part(fabric: Fabric) -> None:
+    """All processes have come to an end, none waits for another: what connects them is to end before Python does."""
+    if fabric.world_size > 1:
+        atexit.register(_disconnect, fabric.strategy)
+
+
+def _disconnect(strategy: Strategy) -> None:
+    """Destroy the process groups, and with them gloo's threads: one that frees a tensor while Python ends aborts it.
+
+    A group lives for as long as anything refers to it, also in a cycle.
+    """
+    if isinstance(strategy, ShardedStrategy):
+        strategy.forget_mesh()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     gc.collect()
@@ -115,6 +124,7 @@ def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
     if error:
         raise error
     if failed:
+        part(fabric)
         raise SystemExit(2)
     return found
 

@@ -1,6 +1,5 @@
 """One run: check, fit, test, write down. Its folder holds all it takes to judge, use or continue it."""
 
-import atexit
 import os
 import signal
 import time
@@ -138,6 +137,7 @@ class _Run:
                 except Stopped as stopped:
                     signalled = stopped.number
                     self._stop(loop)
+            launch.part(self.fabric)
             if signalled:
                 _obey(signalled)
             self._keep_last(loop)
@@ -269,7 +269,6 @@ class _Run:
                 size, processes = self.preprocessing.size, self.fabric.world_size
                 advice = preflight.does_not_fit(self.model, size, self.recipe, self.options, processes)
             self.watch.close(f"{type(error).__name__}: {advice or error}" if self.folder.name else "done")
-            atexit.unregister(launch.disconnect)  # the others may not take part in what is under way
             if advice:
                 raise advice from None
             raise

@@ -45,9 +45,8 @@ class ShardedStrategy(DDPStrategy):
         fully_shard(module, mesh=self._mesh)
         return module
 
-    def teardown(self) -> None:
-        """Let go of the processes' group: torch's caches keep the mesh, which would keep it."""
-        super().teardown()
+    def forget_mesh(self) -> None:
+        """Let go of the process group: torch's caches keep the mesh, which would keep the group."""
         if self._mesh:
             self._mesh._pg_registry.clear()
 
