@@ -26,7 +26,11 @@ MANY_LAYERS = {
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY_LAYERS else []) for n in sorted(SMALLEST)]
 )
 def test_folding_changes_nothing(name: str) -> None:
-    """In double precision, where only the folding itself could; and packed in single, for another batch too."""
+    """In double precision, where only the folding itself could; and packed in single, for another batch too.
+
+    Other kernels round otherwise: ResNeXt with squeezes is off by 6 times as much as unpacked on some processors. What
+    packing itself could get wrong is a hundredth of the results' range, or more.
+    """
     channels, height, width = model_info(name).input_size
     side = (height, width) if height < 100 else (max(64, load()[name]["measured"]["min_size"]),) * 2
     model = trained_like(create_model(name, seed=0))
@@ -40,7 +44,7 @@ def test_folding_changes_nothing(name: str) -> None:
         folded = Source(model.double(), (images.double(),), 1).folded()
         expected = model(three.double())
         assert off(expected, folded(three.double())) < 1e-11
-        assert off(expected, fast.double()) < 1e-5 + 4 * off(expected, plain.double())
+        assert off(expected, fast.double()) < 1e-4 + 10 * off(expected, plain.double())
     norms = sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
     left = sum("batch_norm" in str(node.target) for node in folded.graph.nodes)
     assert left <= NORMS_LEFT.get(load()[name]["family"], 0) * norms
