@@ -28,8 +28,7 @@ MANY_LAYERS = {
 def test_folding_changes_nothing(name: str) -> None:
     """In double precision, where only the folding itself could; and packed in single, for another batch too.
 
-    Other kernels round otherwise: ResNeXt with squeezes is off by 6 times as much as unpacked on some processors. What
-    packing itself could get wrong is a hundredth of the results' range, or more.
+    Other kernels round otherwise: packed, an SE-ResNeXt-50 is off by 6 times as much as before on one processor.
     """
     channels, height, width = model_info(name).input_size
     side = (height, width) if height < 100 else (max(64, load()[name]["measured"]["min_size"]),) * 2
@@ -44,7 +43,7 @@ def test_folding_changes_nothing(name: str) -> None:
         folded = Source(model.double(), (images.double(),), 1).folded()
         expected = model(three.double())
         assert off(expected, folded(three.double())) < 1e-11
-        assert off(expected, fast.double()) < 1e-4 + 10 * off(expected, plain.double())
+        assert off(expected, fast.double()) < 1e-5 + 10 * off(expected, plain.double())
     norms = sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
     left = sum("batch_norm" in str(node.target) for node in folded.graph.nodes)
     assert left <= NORMS_LEFT.get(load()[name]["family"], 0) * norms
@@ -87,6 +86,18 @@ def test_a_norm_after_convolutions_beside_each_other_is_folded_into_each() -> No
 
 def test_a_norm_before_a_border_of_zeros_stays() -> None:
     assert norms_left(trained_like(nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1)))) == 1
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-2, 3), nn.SiLU(), nn.Hardswish(), nn.Tanh()]
+)
+def test_activations_within_convolutions(activation: nn.Module) -> None:
+    """Also where they are bent: the networks above seldom reach 6."""
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), activation).eval()
+    images = 20 * torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        packed = pack(Source(net, (images,), 1).folded(), (images,), torch.float32)
+        torch.testing.assert_close(packed(images), net(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
