@@ -26,10 +26,7 @@ MANY_LAYERS = {
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY_LAYERS else []) for n in sorted(SMALLEST)]
 )
 def test_folding_changes_nothing(name: str) -> None:
-    """In double precision, where only the folding itself could; and packed in single, for another batch too.
-
-    Other kernels round otherwise: packed, an SE-ResNeXt-50 is off by 6 times as much as before on one processor.
-    """
+    """In double precision, where only the folding itself could; and packed in single, for another batch too."""
     channels, height, width = model_info(name).input_size
     side = (height, width) if height < 100 else (max(64, load()[name]["measured"]["min_size"]),) * 2
     model = trained_like(create_model(name, seed=0))
@@ -39,11 +36,11 @@ def test_folding_changes_nothing(name: str) -> None:
         packed = pack(single.folded(), (images,), torch.float32)
         assert single.any_batch
         three = torch.cat([images, images[:1]])
-        plain, fast = model(three), packed(three)
+        rounded, fast = [model(three), single.folded()(three)], packed(three)
         folded = Source(model.double(), (images.double(),), 1).folded()
         expected = model(three.double())
         assert off(expected, folded(three.double())) < 1e-11
-        assert off(expected, fast.double()) < 1e-5 + 10 * off(expected, plain.double())
+        assert off(expected, fast.double()) < 1e-5 + 4 * max(off(expected, x.double()) for x in rounded)
     norms = sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
     left = sum("batch_norm" in str(node.target) for node in folded.graph.nodes)
     assert left <= NORMS_LEFT.get(load()[name]["family"], 0) * norms

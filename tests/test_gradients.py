@@ -16,7 +16,7 @@ from backbones.records import Options
 from backbones.train import gradients as module
 from backbones.train.gradients import QuickGradients
 
-WINDOWS = {
+WINDOWS: dict[str, dict[str, Any]] = {
     "stride 2": {"kernel_size": 3, "stride": 2, "padding": 1},
     "stride 2, padded outside": {"kernel_size": 3, "stride": 2},
     "5x5": {"kernel_size": 5, "padding": 2},
@@ -42,7 +42,7 @@ def gradients(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor, Any]:
 @pytest.mark.parametrize("window", WINDOWS)
 def test_gradients_are_those_of_float64(window: str, side: int) -> None:
     torch.manual_seed(0)
-    conv = nn.Conv2d(24, 24, groups=24, bias=False, **WINDOWS[window])  # type: ignore[arg-type]
+    conv = nn.Conv2d(24, 24, groups=24, bias=False, **WINDOWS[window])
     conv.weight.data = conv.weight.data.bfloat16().float()
     x = torch.randn(3, 24, side, side).bfloat16().contiguous(memory_format=torch.channels_last)
     with QuickGradients():

@@ -93,7 +93,7 @@ def connect(model: nn.Module, options: Options) -> Fabric:
     return fabric
 
 
-def part(fabric: Fabric) -> None:
+def disconnect_at_exit(fabric: Fabric) -> None:
     """All processes have come to an end, none waits for another: what connects them is to end before Python does."""
     if fabric.world_size > 1:
         atexit.register(_disconnect, fabric.strategy)
@@ -124,7 +124,7 @@ def by_first(fabric: Fabric, work: Callable[[], T]) -> T:
     if error:
         raise error
     if failed:
-        part(fabric)
+        disconnect_at_exit(fabric)
         raise SystemExit(2)
     return found
 

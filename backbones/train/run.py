@@ -137,7 +137,7 @@ class _Run:
                 except Stopped as stopped:
                     signalled = stopped.number
                     self._stop(loop)
-            launch.part(self.fabric)
+            launch.disconnect_at_exit(self.fabric)
             if signalled:
                 _obey(signalled)
             self._keep_last(loop)
